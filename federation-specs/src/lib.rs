@@ -1,1 +1,3 @@
-//! placeholder
+//! SPIFFE as types: identities, SVIDs, bundles and the wire protocols.
+
+pub mod proto;
