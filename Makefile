@@ -1,0 +1,20 @@
+# The few commands people type; the work is in cargo and tests/ci.
+
+.PHONY: demo test lint build
+
+# Two trust domains federate and their workloads talk, on this machine.
+demo:
+	@tests/ci/system-packages.sh build
+	cargo run --release -- demo
+
+# Installs what the machine lacks, then format, lint, licences and every test; ends with the time of each part.
+test:
+	@tests/ci/test.sh
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+build:
+	@tests/ci/system-packages.sh build
+	cargo build --workspace

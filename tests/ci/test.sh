@@ -1,0 +1,55 @@
+#!/bin/bash
+# Every check there is, in order, each timed; stops at the first that fails. Needs no argument.
+#   CARGO_TARGET_DIR   where to build; default: a folder in the user's cache, kept for the next run
+#   ENTENTE_CACHE      that cache folder; default: ${XDG_CACHE_HOME:-~/.cache}/entente
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 1
+export ENTENTE_CACHE="${ENTENTE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/entente}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$ENTENTE_CACHE/target}"
+export RUST_BACKTRACE="${RUST_BACKTRACE:-1}"
+
+names=() seconds=() results=()
+
+table() {
+	printf '\n%-44s %8s  %s\n' part seconds result
+	for i in "${!names[@]}"; do
+		printf '%-44s %8s  %s\n' "${names[$i]}" "${seconds[$i]}" "${results[$i]}"
+	done
+	printf '%-44s %8s\n' total "$SECONDS"
+}
+
+part() { # part NAME COMMAND...
+	local name="$1" start=$SECONDS
+	shift
+	printf '\n=== %s: %s\n' "$name" "$*"
+	local result=ok
+	"$@" || result="FAILED ($?)"
+	names+=("$name") seconds+=($((SECONDS - start))) results+=("$result")
+	if [ "$result" != ok ]; then
+		table
+		printf '\nFAILED: %s\n  %s\n' "$name" "$*" >&2
+		exit 1
+	fi
+}
+
+go_peer() { ENTENTE_GO_PEER="$(tests/ci/peers.sh go | tail -n 1)" && export ENTENTE_GO_PEER; }
+python_peer() { ENTENTE_PYTHON="$(tests/ci/peers.sh python | tail -n 1)" && export ENTENTE_PYTHON; }
+
+part "system packages" tests/ci/system-packages.sh test
+part "format" cargo fmt --all --check
+part "Go clients: build" go_peer
+part "Python client: virtual environment" python_peer
+part "build" cargo build --workspace --all-targets
+part "lint" cargo clippy --workspace --all-targets -- -D warnings
+part "licences, bans, sources" tests/ci/cargo-deny.sh
+export ENTENTE_BIN="$CARGO_TARGET_DIR/debug/entente"
+part "unit tests" cargo test --workspace --exclude entente-tests
+for suite in tests/tests/*.rs; do
+	suite="$(basename "$suite" .rs)"
+	part "suite $suite" cargo test --workspace --test "$suite"
+done
+part "harness and doc tests" cargo test --workspace --lib --quiet entente_tests
+part "demo" "$ENTENTE_BIN" demo --once
+
+table
+printf '\nall passed\n'
