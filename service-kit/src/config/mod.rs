@@ -1,0 +1,203 @@
+//! Configuration files: YAML, with environment overrides, unknown keys refused by name, and a JSON Schema.
+
+mod duration;
+mod unknown_keys;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+pub use duration::{DurationError, HumanDuration, parse_duration};
+
+/// Largest configuration file read.
+pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// Between the names of nested sections in an environment variable.
+const NESTING: &str = "__";
+
+/// Why a configuration could not be loaded. Every message names the file or the setting and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file is missing.
+    #[error("configuration file {} does not exist; give its path with --config, or create it from the example in the documentation", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("configuration file {} cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is too long.
+    #[error("configuration file {} is larger than {MAX_CONFIG_BYTES} bytes; is it the right file?", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is no YAML mapping.
+    #[error("{origin} is not valid YAML: {reason}")]
+    Syntax {
+        /// The file, or the environment variable.
+        origin: String,
+        /// What the parser said, with the line.
+        reason: String,
+    },
+    /// A key nobody knows.
+    #[error("unknown key `{key}` in {origin}{}", suggestion(nearest.as_deref()))]
+    UnknownKey {
+        /// The file, or the environment variable.
+        origin: String,
+        /// The key with its path, `a.b.c`.
+        key: String,
+        /// The known key it resembles most.
+        nearest: Option<String>,
+    },
+    /// A value of the wrong kind, or a missing one.
+    #[error("{origin}: {}{reason}", at(key))]
+    Value {
+        /// The file.
+        origin: String,
+        /// The setting with its path, empty for the whole file.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+}
+
+fn at(key: &str) -> String {
+    if key.is_empty() || key == "." { String::new() } else { format!("`{key}`: ") }
+}
+
+/// The JSON Schema of a configuration type.
+pub fn schema<T: JsonSchema>() -> Value {
+    SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value()
+}
+
+/// Reads the YAML file at `path`, lays the environment over it and checks every key.
+///
+/// An environment variable `<env_prefix>_<KEY>` overrides a setting; nested keys are joined by two underscores:
+/// with the prefix `ENTENTE_ISSUER`, `ENTENTE_ISSUER__DATA_DIR` sets `data_dir` and `ENTENTE_ISSUER__HEALTH__BIND_PORT`
+/// sets `health.bind_port`. Its value is taken as it is for a text setting, and read as YAML otherwise.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn load<T: DeserializeOwned + JsonSchema>(path: &Path, env_prefix: &str) -> Result<T, ConfigError> {
+    let text = read(path)?;
+    from_str(&text, &format!("{}", path.display()), env_prefix, std::env::vars_os().filter_map(utf8_pair))
+}
+
+/// As [`load`], from text and a given environment.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn from_str<T: DeserializeOwned + JsonSchema>(
+    text: &str,
+    origin: &str,
+    env_prefix: &str,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<T, ConfigError> {
+    let schema = schema::<T>();
+    let mut value = parse_mapping(text, origin)?;
+    unknown_keys::check(&value, &schema, origin)?;
+    for (name, keys, setting) in overrides(env_prefix, environment) {
+        let origin = format!("environment variable {name}");
+        let parsed = if unknown_keys::is_text(&schema, &keys) {
+            Value::String(setting)
+        } else {
+            parse_yaml(&setting).map_err(|reason| ConfigError::Syntax { origin: origin.clone(), reason })?
+        };
+        let mut alone = parsed.clone();
+        for key in keys.iter().rev() {
+            alone = Value::Object(Map::from_iter([(key.clone(), alone)]));
+        }
+        unknown_keys::check(&alone, &schema, &origin)?;
+        set(&mut value, &keys, parsed);
+    }
+    serde_path(value).map_err(|(key, reason)| ConfigError::Value { origin: origin.to_string(), key, reason })
+}
+
+fn utf8_pair((name, value): (std::ffi::OsString, std::ffi::OsString)) -> Option<(String, String)> {
+    Some((name.into_string().ok()?, value.into_string().ok()?))
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_path_buf(), source };
+    let file = File::open(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_path_buf() },
+        _ => unreadable(source),
+    })?;
+    let mut text = String::new();
+    file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > MAX_CONFIG_BYTES {
+        return Err(ConfigError::TooLarge { path: path.to_path_buf() });
+    }
+    Ok(text)
+}
+
+fn parse_yaml(text: &str) -> Result<Value, String> {
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
+/// The file as one JSON object; an empty file is an empty object.
+fn parse_mapping(text: &str, origin: &str) -> Result<Value, ConfigError> {
+    let syntax = |reason| ConfigError::Syntax { origin: origin.to_string(), reason };
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return Ok(Value::Object(Map::new()));
+    }
+    match parse_yaml(text).map_err(syntax)? {
+        Value::Null => Ok(Value::Object(Map::new())),
+        value @ Value::Object(_) => Ok(value),
+        _ => Err(syntax("expected `key: value` lines at the top level".into())),
+    }
+}
+
+/// Overrides in a fixed order: (variable, path of keys, text).
+fn overrides(
+    prefix: &str,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Vec<(String, Vec<String>, String)> {
+    let prefix = format!("{prefix}{NESTING}");
+    let sorted: BTreeMap<String, String> = environment.into_iter().collect();
+    let own = sorted.into_iter().filter_map(|(name, value)| {
+        let keys = name.strip_prefix(&prefix)?.split(NESTING).map(str::to_ascii_lowercase).collect();
+        Some((name, keys, value))
+    });
+    own.collect()
+}
+
+fn set(target: &mut Value, keys: &[String], value: Value) {
+    let Some((first, rest)) = keys.split_first() else {
+        *target = value;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    if let Value::Object(map) = target {
+        set(map.entry(first.clone()).or_insert(Value::Null), rest, value);
+    }
+}
+
+/// Deserialises and, on failure, names the setting at fault.
+fn serde_path<T: DeserializeOwned>(value: Value) -> Result<T, (String, String)> {
+    serde_path_to_error::deserialize(value).map_err(|error| (error.path().to_string(), error.into_inner().to_string()))
+}
+
+#[cfg(test)]
+mod tests;

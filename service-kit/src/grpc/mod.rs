@@ -1,0 +1,7 @@
+//! gRPC over mutual TLS and over Unix sockets, both ends.
+
+pub mod authority;
+pub mod connect;
+pub mod listen;
+pub mod peer;
+pub mod unix_socket;
