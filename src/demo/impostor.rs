@@ -9,6 +9,7 @@ use federation_specs::bundle::{Bundle, BundleSet};
 use federation_specs::id::SpiffeId;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use service_kit::clock::SystemClock;
+use service_kit::keys::PrivateKey;
 use service_kit::tls::{self, BundleCell, PeerPolicy, SvidCell, X509Identity};
 use time::{Duration, OffsetDateTime};
 
@@ -30,8 +31,8 @@ pub(crate) fn make_root(certificate: &Path, key: &Path, now: OffsetDateTime) -> 
     web_ca::write(certificate, root.pem().as_bytes(), 0o644)
 }
 
-/// A leaf that claims `id`, signed by the root of another domain; (chain, key) in DER.
-pub(crate) fn forge(root: &Path, root_key: &Path, id: &SpiffeId, now: OffsetDateTime) -> Result<(Vec<Vec<u8>>, Vec<u8>)> {
+/// A leaf that claims `id`, signed by the root of another domain; chain in DER and key.
+pub(crate) fn forge(root: &Path, root_key: &Path, id: &SpiffeId, now: OffsetDateTime) -> Result<(Vec<Vec<u8>>, PrivateKey)> {
     let root_key = KeyPair::from_pem(&std::fs::read_to_string(root_key)?).context("cannot read the root's key")?;
     let root = std::fs::read_to_string(root)?;
     let issuer = Issuer::from_ca_cert_pem(&root, root_key).context("cannot read the root")?;
@@ -44,7 +45,7 @@ pub(crate) fn forge(root: &Path, root_key: &Path, id: &SpiffeId, now: OffsetDate
     leaf.not_before = now - Duration::minutes(1);
     leaf.not_after = now + Duration::hours(1);
     let certificate = leaf.signed_by(&key, &issuer).context("cannot sign the forged certificate")?;
-    Ok((vec![certificate.der().to_vec()], key.serialize_der()))
+    Ok((vec![certificate.der().to_vec()], PrivateKey::from_pkcs8(&key.serialize_der())?))
 }
 
 /// Calls the workload `server` with this certificate; what it answered.
@@ -53,19 +54,19 @@ pub(crate) async fn call(
     server_id: &SpiffeId,
     server_bundle: &Bundle,
     chain: Vec<Vec<u8>>,
-    key: &[u8],
+    key: &PrivateKey,
 ) -> Result<String> {
     let mut set = BundleSet::default();
     set.insert(Arc::new(server_bundle.clone()));
-    let svid = Arc::new(SvidCell::empty());
-    svid.set(X509Identity::new(chain, key)?);
+    let chain = chain.into_iter().map(Into::into).collect();
+    let svid = Arc::new(SvidCell::holding(X509Identity::new(chain, key)?));
     let config = tls::spiffe_client_config(
         Arc::new(BundleCell::new(set)),
         Some(svid),
         PeerPolicy::Exactly(server_id.clone()),
-        Arc::new(SystemClock::default()),
-        &[b"http/1.1"],
-    );
+        SystemClock::shared(),
+        &[tls::ALPN_HTTP11],
+    )?;
     workload::call(server, config).await
 }
 
@@ -75,7 +76,7 @@ pub(crate) async fn refused(
     server_id: &SpiffeId,
     server_bundle: &Bundle,
     chain: Vec<Vec<u8>>,
-    key: &[u8],
+    key: &PrivateKey,
 ) -> Result<String> {
     match call(server, server_id, server_bundle, chain, key).await {
         Ok(answer) => bail!("the certificate was accepted: {answer}"),

@@ -23,7 +23,7 @@ pub(crate) async fn start(world: &mut World) -> Result<((), Facts)> {
     tokio::try_join!(world.cloud.start_agent(), world.onprem.start_agent())?;
     let mut facts = Vec::new();
     for domain in [&world.cloud, &world.onprem] {
-        let api = domain.issuer_api()?;
+        let api = domain.issuer_api();
         let (bundle, agents) = (api.bundle().await?, api.agents().await?);
         let authority = bundle.x509_authorities().first().context("the issuer has no X.509 authority")?;
         ensure!(!bundle.jwt_authorities().is_empty(), "the issuer has no JWT authority");
@@ -52,7 +52,7 @@ async fn put_entries(
     program: &std::path::Path,
     federates_with: &[&TrustDomain],
 ) -> Result<()> {
-    let (layout, api) = (domain.layout(), domain.issuer_api()?);
+    let (layout, api) = (domain.layout(), domain.issuer_api());
     let uid = format!("uid:{}", rustix::process::geteuid().as_raw());
     let own = std::env::current_exe()?;
     for (entry, path, program) in [(name, format!("/{name}"), program), ("you", "/you".to_owned(), own.as_path())] {
@@ -66,7 +66,7 @@ async fn put_entries(
 /// Gateways start, fetch each other's bundle and deliver it to their issuers.
 pub(crate) async fn federate(world: &mut World) -> Result<((), Facts)> {
     tokio::try_join!(world.cloud.start_gateway(), world.onprem.start_gateway())?;
-    let (cloud, onprem) = (world.cloud.issuer_api()?, world.onprem.issuer_api()?);
+    let (cloud, onprem) = (world.cloud.issuer_api(), world.onprem.issuer_api());
     let (cloud_layout, onprem_layout) = (world.cloud.layout(), world.onprem.layout());
     let (cloud_domain, onprem_domain) = (cloud_layout.trust_domain(), onprem_layout.trust_domain());
 
@@ -134,20 +134,20 @@ pub(crate) async fn talk(world: &mut World) -> Result<((), Facts)> {
 /// Certificates of a stranger and of an impostor are refused; a real one passes.
 pub(crate) async fn refuse(world: &mut World) -> Result<((), Facts)> {
     let (server, server_id) = (world.shop_address, world.shop_id()?);
-    let server_bundle = world.cloud.issuer_api()?.bundle().await?;
+    let server_bundle = world.cloud.issuer_api().bundle().await?;
     let stock_id = world.stock_id()?;
 
-    let real = world.onprem.issuer_api()?.mint_x509(&stock_id).await?;
-    impostor::call(server, &server_id, &server_bundle, real.chain, real.key.pkcs8_der())
+    let real = world.onprem.issuer_api().mint_x509(&stock_id).await?;
+    impostor::call(server, &server_id, &server_bundle, real.chain, &real.key)
         .await
         .context("a true X509-SVID of onprem.example must be accepted")?;
 
     let stranger_id = world.stranger.layout().id("/stock")?;
-    let stranger = world.stranger.issuer_api()?.mint_x509(&stranger_id).await?;
+    let stranger = world.stranger.issuer_api().mint_x509(&stranger_id).await?;
     let first =
-        impostor::refused(server, &server_id, &server_bundle, stranger.chain, stranger.key.pkcs8_der()).await?;
+        impostor::refused(server, &server_id, &server_bundle, stranger.chain, &stranger.key).await?;
 
-    let now = SystemClock::default().now();
+    let now = SystemClock.now();
     let (chain, key) = impostor::forge(&world.root, &world.root_key, &stock_id, now)?;
     let second = impostor::refused(server, &server_id, &server_bundle, chain, &key).await?;
     let facts = vec![

@@ -22,6 +22,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use service_kit::clock::SystemClock;
+use service_kit::keys::PrivateKey;
 use service_kit::tls::{self, BundleCell, ClientAuth, PeerPolicy, SvidCell, X509Identity};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::metadata::MetadataValue;
@@ -74,9 +75,9 @@ pub(crate) enum Event {
 /// Runs until it is stopped.
 pub(crate) async fn run(args: Args) -> Result<()> {
     let peer_id = SpiffeId::parse(&args.peer_id).context("--peer-id")?;
-    let svid = Arc::new(SvidCell::empty());
+    let svid = Arc::new(SvidCell::new());
     let bundles = Arc::new(BundleCell::new(BundleSet::default()));
-    let clock = Arc::new(SystemClock::default());
+    let clock = SystemClock::shared();
 
     let mut updates = open_stream(&args.socket).await?;
     let first = updates.message().await?.context("the Workload API ended the stream")?;
@@ -84,17 +85,17 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 
     let server = tls::server_config(
         svid.clone(),
-        ClientAuth::Required { bundles: bundles.clone(), policy: PeerPolicy::Exactly(peer_id.clone()) },
-        clock.clone(),
-        &[b"http/1.1"],
-    );
+        &ClientAuth::Required { bundles: bundles.clone(), policy: PeerPolicy::Exactly(peer_id.clone()) },
+        &clock,
+        &[tls::ALPN_HTTP11],
+    )?;
     let client = tls::spiffe_client_config(
         bundles.clone(),
         Some(svid.clone()),
         PeerPolicy::Exactly(peer_id.clone()),
         clock,
-        &[b"http/1.1"],
-    );
+        &[tls::ALPN_HTTP11],
+    )?;
     let own = own_id(&first)?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     tokio::spawn(serve(listener, server, format!("{own} greets {peer_id}")));
@@ -106,7 +107,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 }
 
 async fn open_stream(socket: &std::path::Path) -> Result<tonic::Streaming<X509svidResponse>> {
-    let mut client = SpiffeWorkloadApiClient::new(service_kit::grpc::connect::unix_channel(socket)?);
+    let mut client = SpiffeWorkloadApiClient::new(service_kit::grpc::connect::unix_channel(socket));
     let mut request = tonic::Request::new(X509svidRequest {});
     request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
     Ok(client.fetch_x509svid(request).await.context("FetchX509SVID")?.into_inner())
@@ -134,8 +135,9 @@ fn take(update: &X509svidResponse, svid: &SvidCell, bundles: &BundleCell) -> Res
     }
     let chain = split_der_certificates(&first.x509_svid)?;
     let authority = authority_of(chain.first().map(Vec::as_slice).unwrap_or_default())?;
-    bundles.set(set);
-    svid.set(X509Identity::new(chain, &first.x509_svid_key)?);
+    let chain = chain.into_iter().map(Into::into).collect();
+    bundles.set(Arc::new(set));
+    svid.set(Arc::new(X509Identity::new(chain, &PrivateKey::from_pkcs8(&first.x509_svid_key)?)?));
     report(&Event::Identity {
         ids: update.svids.iter().map(|svid| svid.spiffe_id.clone()).collect(),
         authority,

@@ -39,7 +39,7 @@ pub(crate) struct World {
 impl World {
     /// Writes everything the processes need; none runs yet.
     pub(crate) fn new(folder: &Path) -> Result<Self> {
-        let now = SystemClock::default().now();
+        let now = SystemClock.now();
         let layout = |short: &str, name: &str| Layout::new(&folder.join(short), TrustDomain::parse(name)?, Ports::free()?);
         let cloud = layout("cloud", "cloud.example")?;
         let onprem = layout("onprem", "onprem.example")?;

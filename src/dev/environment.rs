@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Creates the entry `spiffe://<trust domain>/user` for this user's programs. An entry that is there
 /// from an earlier run, perhaps changed since, stays as it is.
 pub(crate) async fn register_user(domain: &Domain) -> Result<()> {
-    let (layout, api) = (domain.layout(), domain.issuer_api()?);
+    let (layout, api) = (domain.layout(), domain.issuer_api());
     let selectors = [format!("uid:{}", rustix::process::getuid().as_raw())];
     let entry = api.entry(USER_ENTRY, &layout.agent_id()?, &layout.id("/user")?, &selectors, &[])?;
     api.ensure_entry(entry).await.map(drop)

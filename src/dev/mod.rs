@@ -46,7 +46,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let _lock = service_kit::data_dir::lock(&folder)?;
     let layout = Layout::new(&folder, trust_domain, Ports::remembered(&folder.join("ports.json"))?)?;
-    web_ca::ensure(&layout, SystemClock::default().now())?;
+    web_ca::ensure(&layout, SystemClock.now())?;
 
     let mut domain = Domain::new(layout, Options::default())?;
     let interrupted = service_kit::lifecycle::Shutdown::on_signals()?;

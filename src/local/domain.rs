@@ -69,7 +69,7 @@ impl Domain {
     }
 
     /// The issuer's API on its Unix socket.
-    pub(crate) fn issuer_api(&self) -> Result<IssuerApi> {
+    pub(crate) fn issuer_api(&self) -> IssuerApi {
         IssuerApi::connect(&self.layout.issuer_socket(), self.layout.trust_domain().clone())
     }
 
@@ -102,7 +102,7 @@ impl Domain {
         let process = self.issuer.insert(self.run("issuer", &file, Vec::new())?);
         ready(process, self.layout.ports().issuer_health).await?;
 
-        let bundle = self.issuer_api()?.bundle().await?;
+        let bundle = self.issuer_api().bundle().await?;
         web_ca::write(&self.layout.bootstrap_bundle(), bundle.to_pem().as_bytes(), 0o644)?;
         web_ca::write(&self.layout.spiffe_bundle(), &federation_specs::bundle_json::encode(&bundle), 0o644)
     }
@@ -110,7 +110,7 @@ impl Domain {
     /// Starts the agent with a fresh join token and waits until it has attested and serves.
     pub(crate) async fn start_agent(&mut self) -> Result<()> {
         let layout = &self.layout;
-        let token = self.issuer_api()?.join_token(&layout.agent_id()?, JOIN_TOKEN_TTL).await?;
+        let token = self.issuer_api().join_token(&layout.agent_id()?, JOIN_TOKEN_TTL).await?;
         let config = json!({
             "trust_domain": layout.trust_domain().as_str(),
             "data_dir": layout.file("agent"),

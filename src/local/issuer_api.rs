@@ -42,8 +42,8 @@ pub(crate) struct MintedSvid {
 }
 
 impl IssuerApi {
-    pub(crate) fn connect(socket: &Path, trust_domain: TrustDomain) -> Result<Self> {
-        Ok(Self { channel: service_kit::grpc::connect::unix_channel(socket)?, trust_domain })
+    pub(crate) fn connect(socket: &Path, trust_domain: TrustDomain) -> Self {
+        Self { channel: service_kit::grpc::connect::unix_channel(socket), trust_domain }
     }
 
     /// The domain's own bundle.
@@ -142,7 +142,7 @@ impl IssuerApi {
     pub(crate) async fn mint_x509(&self, id: &SpiffeId) -> Result<MintedSvid> {
         let key = PrivateKey::generate(KeyType::EcP256)?;
         let request =
-            MintX509svidRequest { csr: csr::create(&key, &csr::CsrSubject::default(), Some(id), &[])?, ttl: 0 };
+            MintX509svidRequest { csr: csr::create(&key, csr::CsrSubject::default(), Some(id), &[])?, ttl: 0 };
         let answer = SvidClient::new(self.channel.clone()).mint_x509svid(request).await;
         let svid = answer.with_context(|| format!("MintX509SVID {id}"))?.into_inner().svid.unwrap_or_default();
         Ok(MintedSvid { chain: svid.cert_chain.iter().map(|der| der.to_vec()).collect(), key })

@@ -27,6 +27,13 @@ pub enum ClientAuth {
         /// Who is welcome.
         policy: PeerPolicy,
     },
+    /// Insists: a client without an acceptable X509-SVID fails the handshake.
+    Required {
+        /// What to verify with.
+        bundles: Arc<dyn BundleSource>,
+        /// Who is welcome.
+        policy: PeerPolicy,
+    },
 }
 
 impl fmt::Debug for ClientAuth {
@@ -34,6 +41,7 @@ impl fmt::Debug for ClientAuth {
         match self {
             Self::None => f.write_str("None"),
             Self::Optional { policy, .. } => f.debug_struct("Optional").field("policy", policy).finish_non_exhaustive(),
+            Self::Required { policy, .. } => f.debug_struct("Required").field("policy", policy).finish_non_exhaustive(),
         }
     }
 }
@@ -42,7 +50,7 @@ impl ClientAuth {
     fn check(&self, clock: &SharedClock) -> Option<PeerCheck> {
         match self {
             Self::None => None,
-            Self::Optional { bundles, policy } => {
+            Self::Optional { bundles, policy } | Self::Required { bundles, policy } => {
                 Some(PeerCheck { bundles: Arc::clone(bundles), policy: policy.clone(), clock: Arc::clone(clock) })
             }
         }
@@ -63,7 +71,10 @@ pub fn server_config(
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = match client_auth.check(clock) {
         None => builder.with_no_client_auth(),
-        Some(check) => builder.with_client_cert_verifier(Arc::new(SpiffeClientVerifier { check, provider })),
+        Some(check) => {
+            let mandatory = matches!(client_auth, ClientAuth::Required { .. });
+            builder.with_client_cert_verifier(Arc::new(SpiffeClientVerifier { check, mandatory, provider }))
+        }
     };
     Ok(Arc::new(finish(builder.with_cert_resolver(Arc::new(SvidResolver(svid))), alpn)))
 }

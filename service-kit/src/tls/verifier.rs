@@ -80,6 +80,9 @@ pub(super) struct SpiffeServerVerifier {
 #[derive(Debug)]
 pub(super) struct SpiffeClientVerifier {
     pub(super) check: PeerCheck,
+    /// Whether a client without a certificate is refused. The issuer lets it in, also under TLS 1.2: attestation and
+    /// bundle reads need no identity.
+    pub(super) mandatory: bool,
     pub(super) provider: Arc<CryptoProvider>,
 }
 
@@ -136,8 +139,7 @@ impl ServerCertVerifier for SpiffeServerVerifier {
 
 impl ClientCertVerifier for SpiffeClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        // Callers without a certificate are let in, also under TLS 1.2: attestation and bundle reads need no identity.
-        false
+        self.mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
