@@ -112,11 +112,54 @@ pub fn from_str<T: DeserializeOwned + JsonSchema>(
     env_prefix: &str,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<T, ConfigError> {
+    layered(text, origin, overrides(env_prefix, environment))
+}
+
+/// A setting given by a flag of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlagSetting {
+    flag: String,
+    keys: Vec<String>,
+    text: String,
+}
+
+impl FlagSetting {
+    /// `flag` (without dashes) gives the setting `path` (`a.b` for a nested one) the value `text`.
+    pub fn new(flag: &str, path: &str, text: &str) -> Self {
+        let keys = path.split('.').map(str::to_owned).collect();
+        Self { flag: flag.to_owned(), keys, text: text.to_owned() }
+    }
+}
+
+/// As [`load`], with flags laid over the environment, and without a file if `path` is `None`. A flag's text is read as
+/// an environment variable's is.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn load_with_flags<T: DeserializeOwned + JsonSchema>(
+    path: Option<&Path>,
+    env_prefix: &str,
+    flags: impl IntoIterator<Item = FlagSetting>,
+) -> Result<T, ConfigError> {
+    let (text, origin) = match path {
+        Some(path) => (read(path)?, path.display().to_string()),
+        None => (String::new(), "the command line".to_owned()),
+    };
+    let mut settings = overrides(env_prefix, std::env::vars_os().filter_map(utf8_pair));
+    settings.extend(flags.into_iter().map(|setting| (format!("flag -{}", setting.flag), setting.keys, setting.text)));
+    layered(&text, &origin, settings)
+}
+
+/// The file's text with settings laid over it, the last one on top.
+fn layered<T: DeserializeOwned + JsonSchema>(
+    text: &str,
+    origin: &str,
+    settings: Vec<(String, Vec<String>, String)>,
+) -> Result<T, ConfigError> {
     let schema = schema::<T>();
     let mut value = parse_mapping(text, origin)?;
     unknown_keys::check(&value, &schema, origin)?;
-    for (name, keys, setting) in overrides(env_prefix, environment) {
-        let origin = format!("environment variable {name}");
+    for (origin, keys, setting) in settings {
         let parsed = if unknown_keys::is_text(&schema, &keys) {
             Value::String(setting)
         } else {
@@ -167,7 +210,7 @@ fn parse_mapping(text: &str, origin: &str) -> Result<Value, ConfigError> {
     }
 }
 
-/// Overrides in a fixed order: (variable, path of keys, text).
+/// Overrides in a fixed order: (origin, path of keys, text).
 fn overrides(
     prefix: &str,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -176,7 +219,7 @@ fn overrides(
     let sorted: BTreeMap<String, String> = environment.into_iter().collect();
     let own = sorted.into_iter().filter_map(|(name, value)| {
         let keys = name.strip_prefix(&prefix)?.split(NESTING).map(str::to_ascii_lowercase).collect();
-        Some((name, keys, value))
+        Some((format!("environment variable {name}"), keys, value))
     });
     own.collect()
 }
