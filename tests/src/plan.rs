@@ -65,7 +65,7 @@ impl Plan {
         };
         let web_ca = WebCa::create(dir.path())?;
         let at = |file: &str| dir.path().join(file);
-        let health = |port: u16| json!({"bind_address": "127.0.0.1", "bind_port": port});
+        let health = |port: u16| json!({"listener_enabled": true, "bind_address": "127.0.0.1", "bind_port": port});
         let issuer = json!({
             "trust_domain": name,
             "data_dir": at("issuer"),
