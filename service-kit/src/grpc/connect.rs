@@ -17,7 +17,7 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-use crate::tls;
+use crate::tls::{self, TlsError};
 
 /// How long connecting and the TLS handshake may take together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ enum DialError {
     #[error("cannot connect to {address} ({source}); is the service running and reachable?")]
     Tcp { address: String, source: io::Error },
     #[error("TLS handshake with {address} failed: {reason}")]
-    Tls { address: String, reason: String },
+    Tls { address: String, reason: String, refusal: Option<TlsError>, source: io::Error },
     #[error("connecting to {address} took longer than {}s", CONNECT_TIMEOUT.as_secs())]
     Timeout { address: String },
 }
@@ -108,8 +108,9 @@ async fn dial(target: &Target, connector: &TlsConnector) -> Result<TlsStream<Tcp
     stream.set_nodelay(true).map_err(tcp_error)?;
     let connected = connector.connect(target.name.clone(), stream).await;
     connected.map_err(|error| {
-        let reason = tls::refusal(&error).map_or_else(|| error.to_string(), |refusal| refusal.to_string());
-        DialError::Tls { address: target.address.clone(), reason }
+        let refusal = tls::refusal(&error);
+        let reason = refusal.as_ref().map_or_else(|| error.to_string(), ToString::to_string);
+        DialError::Tls { address: target.address.clone(), reason, refusal, source: error }
     })
 }
 
@@ -155,6 +156,35 @@ pub fn is_connect_failure(status: &Status) -> bool {
             return true;
         }
         source = error.source();
+    }
+    false
+}
+
+/// Why this end refused the server's certificate, if a call failed for that.
+pub fn refused_server(status: &Status) -> Option<TlsError> {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if let Some(DialError::Tls { refusal: Some(refusal), .. }) = error.downcast_ref::<DialError>() {
+            return Some(refusal.clone());
+        }
+        if let Some(refusal) = tls::refusal(error) {
+            return Some(refusal);
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// Whether a call failed because the server was reached and refused this end in the TLS handshake, for example an
+/// expired certificate. Under TLS 1.3 that shows only after the handshake looked complete to this end.
+pub fn is_refused_by_peer(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if let Some(rustls::Error::AlertReceived(_)) = error.downcast_ref() {
+            return true;
+        }
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        source = inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
     }
     false
 }
