@@ -76,6 +76,14 @@ impl CsrSubject {
     pub fn parse(text: &str) -> Result<Self, CsrError> {
         text.parse().map(Self).map_err(|_| CsrError::Subject { subject: text.to_string() })
     }
+
+    /// Reads an encoded distinguished name.
+    ///
+    /// # Errors
+    /// [`CsrError::Encoding`].
+    pub fn from_der(name: &[u8]) -> Result<Self, CsrError> {
+        Ok(Self(Name::from_der(name)?))
+    }
 }
 
 impl SigningAlgorithm {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection, SqliteConnection, SqlitePool,
+    Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
     error::ErrorKind,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -245,6 +245,25 @@ impl Database {
                 _ => tracing::trace!(transaction = name, ?taken, "transaction done"),
             }
             return outcome;
+        }
+    }
+
+    /// Begins one writing transaction (`begin immediate`), trying again a bounded number of times while the database is
+    /// busy. Dropped without commit, it changes nothing. While it is open every other writer waits: do nothing but
+    /// database work in it.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn begin(&self, name: &'static str) -> Result<Transaction<'static, Sqlite>, DatabaseError> {
+        let mut backoff = Backoff::new(RETRY_PAUSE.0, RETRY_PAUSE.1);
+        loop {
+            match self.writer.begin_with("begin immediate").await.map_err(DatabaseError::from) {
+                Err(error) if error.is_retryable() && backoff.attempts() + 1 < MAX_ATTEMPTS => {
+                    tracing::debug!(transaction = name, attempt = backoff.attempts(), "database busy, trying again");
+                    self.clock.sleep(backoff.next()).await;
+                }
+                outcome => return outcome,
+            }
         }
     }
 

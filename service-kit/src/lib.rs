@@ -20,5 +20,8 @@ pub mod lifecycle;
 pub mod telemetry;
 pub mod tls;
 
+#[cfg(test)]
+mod test_pki;
+
 /// Any error a background task may end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -1,0 +1,222 @@
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use federation_specs::id::SpiffeId;
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::{
+    clock::SystemClock,
+    test_pki::{TestCa, bundles},
+    tls::{BundleCell, ClientAuth, PeerPolicy, SvidCell, WebRoots},
+};
+
+const LIMITS: FetchLimits = FetchLimits { deadline: Duration::from_secs(5), max_body_bytes: 1000 };
+const ENDPOINT: &str = "spiffe://example.org/gateway";
+
+/// Answers each connection with the bytes the handler makes from the request, then closes it.
+async fn server(config: Arc<ServerConfig>, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Url {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = Url::parse(&format!("https://{}", listener.local_addr().unwrap())).unwrap();
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, answer) = (TlsAcceptor::from(Arc::clone(&config)), Arc::clone(&answer));
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut request = Vec::new();
+                while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+                    let mut buffer = [0; 1024];
+                    let count = stream.read(&mut buffer).await.unwrap();
+                    if count == 0 {
+                        return;
+                    }
+                    request.extend_from_slice(&buffer[..count]);
+                }
+                let answer = answer(&String::from_utf8(request).unwrap());
+                if answer.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+                let _ = stream.write_all(&answer).await;
+                let _ = stream.shutdown().await;
+            });
+        }
+    });
+    url
+}
+
+fn spiffe_server(ca: &TestCa) -> Arc<ServerConfig> {
+    let svid = Arc::new(SvidCell::holding(ca.svid(ENDPOINT)));
+    tls::server_config(svid, &ClientAuth::None, &SystemClock::shared(), &[tls::ALPN_HTTP11]).unwrap()
+}
+
+fn spiffe_fetcher(ca: &TestCa, expected: &str) -> Fetcher {
+    let trust = Arc::new(BundleCell::new(bundles(&[ca])));
+    let policy = PeerPolicy::Exactly(SpiffeId::parse(expected).unwrap());
+    let config = tls::spiffe_client_config(trust, None, policy, SystemClock::shared(), &[]).unwrap();
+    Fetcher::new(&config, LIMITS, SystemClock::shared()).unwrap()
+}
+
+fn ok(headers: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len()).into_bytes()
+}
+
+fn redirect(location: &str) -> Vec<u8> {
+    format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n").into_bytes()
+}
+
+#[tokio::test]
+async fn fetches_over_spiffe_tls_and_asks_conditionally() {
+    let ca = TestCa::new("example.org");
+    let url = server(spiffe_server(&ca), |request| {
+        if request.to_ascii_lowercase().contains("if-none-match: \"one\"") {
+            return b"HTTP/1.1 304 Not Modified\r\n\r\n".to_vec();
+        }
+        ok("etag: \"one\"\r\n", "{}")
+    })
+    .await;
+    let fetcher = spiffe_fetcher(&ca, ENDPOINT);
+    let expected = FetchOutcome::Body { bytes: b"{}".to_vec(), etag: Some("\"one\"".into()), url: url.clone() };
+    assert_eq!(fetcher.get(&url, None).await.unwrap(), expected);
+    assert_eq!(fetcher.get(&url, Some("\"two\"")).await.unwrap(), expected);
+    assert_eq!(fetcher.get(&url, Some("\"one\"")).await.unwrap(), FetchOutcome::NotModified);
+}
+
+#[tokio::test]
+async fn servers_that_are_not_the_expected_one_are_untrusted() {
+    let (ca, other) = (TestCa::new("example.org"), TestCa::new("example.org"));
+    let url = server(spiffe_server(&ca), |_| ok("", "{}")).await;
+    for fetcher in [spiffe_fetcher(&ca, "spiffe://example.org/other"), spiffe_fetcher(&other, ENDPOINT)] {
+        let error = fetcher.get(&url, None).await.unwrap_err();
+        assert!(matches!(error, FetchError::Untrusted { .. }), "{error}");
+    }
+    let error = spiffe_fetcher(&ca, "spiffe://example.org/other").get(&url, None).await.unwrap_err().to_string();
+    assert!(error.contains("peer is spiffe://example.org/gateway"), "{error}");
+}
+
+#[tokio::test]
+async fn web_roots_and_names_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, other) = (TestCa::new("web.example"), TestCa::new("web.example"));
+    let make = |name: &str| {
+        let (certificate, key) = (folder.path().join(format!("{name}.crt")), folder.path().join(format!("{name}.key")));
+        let (certificate_pem, key_pem) = ca.web_server(name);
+        std::fs::write(&certificate, certificate_pem).unwrap();
+        std::fs::write(&key, key_pem).unwrap();
+        tls::web_server_config(&certificate, &key, SystemClock::shared(), &[tls::ALPN_HTTP11]).unwrap().0
+    };
+    let fetcher = |ca: &TestCa| {
+        let config = tls::web_client_config(&WebRoots::Pem(ca.pem().into()), SystemClock::shared(), &[]).unwrap();
+        Fetcher::new(&config, LIMITS, SystemClock::shared()).unwrap()
+    };
+    let url = server(make("127.0.0.1"), |_| ok("", "{}")).await;
+    fetcher(&ca).get(&url, None).await.unwrap();
+    assert!(matches!(fetcher(&other).get(&url, None).await, Err(FetchError::Untrusted { .. })));
+    let url = server(make("gateway.example"), |_| ok("", "{}")).await;
+    let error = fetcher(&ca).get(&url, None).await.unwrap_err();
+    assert!(matches!(error, FetchError::Untrusted { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn redirects_are_followed_within_bounds() {
+    let ca = TestCa::new("example.org");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let target = Arc::new(Mutex::new(String::new()));
+    let location = Arc::clone(&target);
+    let url = server(spiffe_server(&ca), move |request| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        if request.starts_with("GET /end ") { ok("", "end") } else { redirect(&location.lock().unwrap()) }
+    })
+    .await;
+    let fetcher = spiffe_fetcher(&ca, ENDPOINT);
+    let get = async |location: &str| {
+        *target.lock().unwrap() = location.to_string();
+        asked.store(0, Ordering::SeqCst);
+        fetcher.get(&url, None).await
+    };
+
+    let Ok(FetchOutcome::Body { bytes, url: end, .. }) = get("/end").await else { panic!("not followed") };
+    assert_eq!((bytes.as_slice(), end.path()), (&b"end"[..], "/end"));
+    assert!(matches!(get("/again").await, Err(FetchError::TooManyRedirects { .. })));
+    assert_eq!(asked.load(Ordering::SeqCst), MAX_REDIRECTS + 1);
+    for bad in ["http://127.0.0.1/end", "https://user@127.0.0.1/", "ftp://a/", "https://", &format!("/{}", "x".repeat(3000))] {
+        let error = get(bad).await.unwrap_err();
+        assert!(matches!(error, FetchError::BadRedirect { .. }), "{bad}: {error}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    // Elsewhere, the same identity is expected.
+    let other = TestCa::new("other.example");
+    let elsewhere = server(
+        tls::server_config(
+            Arc::new(SvidCell::holding(other.svid("spiffe://other.example/gateway"))),
+            &ClientAuth::None,
+            &SystemClock::shared(),
+            &[],
+        )
+        .unwrap(),
+        |_| ok("", "{}"),
+    )
+    .await;
+    assert!(matches!(get(elsewhere.as_str()).await, Err(FetchError::Untrusted { .. })));
+}
+
+#[tokio::test]
+async fn bodies_are_capped_however_they_are_sent() {
+    let ca = TestCa::new("example.org");
+    let url = server(spiffe_server(&ca), |request| match request.split(' ').nth(1).unwrap_or_default() {
+        "/long" => ok("", &"x".repeat(1001)),
+        "/exact" => ok("", &"x".repeat(1000)),
+        "/liar" => {
+            let mut answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+            for _ in 0..20 {
+                answer.extend(b"64\r\n");
+                answer.extend([b'x'; 100]);
+                answer.extend(b"\r\n");
+            }
+            answer
+        }
+        "/gzip" => ok("content-encoding: gzip\r\n", "x"),
+        "/missing" => b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(),
+        "/not-modified" => b"HTTP/1.1 304 Not Modified\r\n\r\n".to_vec(),
+        "/cut" => b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_vec(),
+        _ => b"nonsense\r\n\r\n".to_vec(),
+    })
+    .await;
+    let fetcher = spiffe_fetcher(&ca, ENDPOINT);
+    let get = async |path: &str| fetcher.get(&url.join(path).unwrap(), None).await;
+    assert!(matches!(get("/exact").await, Ok(FetchOutcome::Body { bytes, .. }) if bytes.len() == 1000));
+    assert!(matches!(get("/long").await, Err(FetchError::TooLarge { limit: 1000, .. })));
+    assert!(matches!(get("/liar").await, Err(FetchError::TooLarge { limit: 1000, .. })));
+    assert!(matches!(get("/gzip").await, Err(FetchError::Encoding { .. })));
+    assert!(matches!(get("/missing").await, Err(FetchError::Status { status: StatusCode::NOT_FOUND, .. })));
+    assert!(matches!(get("/not-modified").await, Err(FetchError::Status { .. })), "nobody asked conditionally");
+    assert!(matches!(get("/cut").await, Err(FetchError::Transport { .. })));
+    assert!(matches!(get("/nonsense").await, Err(FetchError::Transport { .. })));
+}
+
+#[tokio::test]
+async fn silent_servers_time_out_and_dead_ones_are_named() {
+    let ca = TestCa::new("example.org");
+    let url = server(spiffe_server(&ca), |_| Vec::new()).await;
+    let mut fetcher = spiffe_fetcher(&ca, ENDPOINT);
+    fetcher.limits.deadline = Duration::from_millis(300);
+    let error = fetcher.get(&url, None).await.unwrap_err();
+    assert!(matches!(error, FetchError::Timeout { .. }) && error.to_string().contains("within 300ms"), "{error}");
+
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = spiffe_fetcher(&ca, ENDPOINT).get(&Url::parse(&format!("https://{free}")).unwrap(), None).await.unwrap_err();
+    assert!(matches!(error, FetchError::Connect { .. }), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
+    let http = Url::parse("http://127.0.0.1/").unwrap();
+    assert!(matches!(fetcher.get(&http, None).await, Err(FetchError::Url { .. })));
+}
