@@ -92,9 +92,10 @@ impl SigningAlgorithm {
         match self {
             Self::EcdsaSha256 => AlgorithmIdentifierOwned { oid: rfc5912::ECDSA_WITH_SHA_256, parameters: None },
             Self::EcdsaSha384 => AlgorithmIdentifierOwned { oid: rfc5912::ECDSA_WITH_SHA_384, parameters: None },
-            Self::RsaPkcs1Sha256 => {
-                AlgorithmIdentifierOwned { oid: rfc5912::SHA_256_WITH_RSA_ENCRYPTION, parameters: Some(Any::from(Null)) }
-            }
+            Self::RsaPkcs1Sha256 => AlgorithmIdentifierOwned {
+                oid: rfc5912::SHA_256_WITH_RSA_ENCRYPTION,
+                parameters: Some(Any::from(Null)),
+            },
         }
     }
 }
@@ -168,8 +169,11 @@ impl Unsigned {
     }
 
     fn assemble(self, signature: &[u8], algorithm: SigningAlgorithm) -> Result<Vec<u8>, CsrError> {
-        let request =
-            CertReq { info: self.info, algorithm: algorithm.identifier(), signature: BitString::from_bytes(signature)? };
+        let request = CertReq {
+            info: self.info,
+            algorithm: algorithm.identifier(),
+            signature: BitString::from_bytes(signature)?,
+        };
         Ok(request.to_der()?)
     }
 }
@@ -178,9 +182,7 @@ impl Unsigned {
 mod tests {
     use super::*;
     use crate::keys::{KeyType, memory::MemoryKeyManager};
-    use x509_parser::{
-        certification_request::X509CertificationRequest, extensions::ParsedExtension, prelude::FromDer,
-    };
+    use x509_parser::{certification_request::X509CertificationRequest, extensions::ParsedExtension, prelude::FromDer};
 
     fn names(der: &[u8]) -> Vec<String> {
         let (rest, request) = X509CertificationRequest::from_der(der).unwrap();

@@ -1,27 +1,52 @@
 //! The trust domain's authorities: X.509 CA and JWT signing keys, their rotation, and everything signed with them.
-#![allow(missing_docs, unused_variables, clippy::todo)]
+//!
+//! Two slots a kind. The next authority is prepared (and published in the bundle) long before it is activated, so that
+//! everybody knows it when it begins to sign. A step changes, in this order: the key in the slot, then journal and
+//! bundle in one transaction, then the memory. A crash after the first leaves a key nobody was told of, which the next
+//! start notices; a crash after the second is finished by reading the journal.
+
+mod authority;
+pub(crate) mod certificate;
+mod error;
+mod jwt;
+pub(crate) mod name;
+mod rotator;
+mod server_svid;
+mod sign;
+mod slots;
+mod x509;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use federation_specs::bundle::Bundle;
-use federation_specs::id::{SpiffeId, TrustDomain};
-use federation_specs::public_key::PublicKey;
+use federation_specs::bundle::{Bundle, JwtAuthority};
+use federation_specs::id::TrustDomain;
 use service_kit::clock::SharedClock;
 use service_kit::keys::{KeyManager, KeyType};
-use service_kit::lifecycle::Shutdown;
 use service_kit::tls::SvidSource;
-use time::OffsetDateTime;
+
+pub use error::{AuthorityError, AuthorityErrorKind, CaError};
+pub use sign::{DownstreamCa, JwtSvid, JwtSvidParams, X509Svid, X509SvidParams};
 
 use crate::store::Store;
 use crate::upstream::UpstreamAuthority;
+use jwt::JwtSigner;
+use server_svid::ServerSvid;
+use slots::Slots;
+use x509::X509Signer;
 
-/// Subject of a self-signed CA certificate.
+/// Subject of a self-signed CA certificate; a serialNumber attribute is added.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CaSubject {
+    /// C
     pub country: Vec<String>,
+    /// O
     pub organization: Vec<String>,
+    /// CN; empty for none.
     pub common_name: String,
 }
 
@@ -32,131 +57,75 @@ impl Default for CaSubject {
     }
 }
 
+/// Settings of the CA.
 #[derive(Debug, Clone)]
 pub struct CaConfig {
+    /// Whose authorities these are.
     pub trust_domain: TrustDomain,
+    /// Lifetime of a CA certificate and of a JWT key.
     pub ca_ttl: Duration,
+    /// Key of the CA and of the server's own SVID.
     pub ca_key_type: KeyType,
+    /// Key that signs JWT-SVIDs.
     pub jwt_key_type: KeyType,
+    /// Subject of the CA certificate.
     pub ca_subject: CaSubject,
+    /// Lifetime of an X509-SVID unless its entry or request says otherwise.
     pub default_x509_svid_ttl: Duration,
+    /// Lifetime of a JWT-SVID unless its entry or request says otherwise.
     pub default_jwt_svid_ttl: Duration,
-    /// `None`: the X509-SVID default.
+    /// Lifetime of an agent's X509-SVID; `None` is the X509-SVID default.
     pub agent_ttl: Option<Duration>,
+    /// `iss` of JWT-SVIDs.
     pub jwt_issuer: Option<String>,
+    /// No JWT keys, no JWT-SVIDs.
     pub disable_jwt_svids: bool,
-    /// x500UniqueIdentifier in workload subjects.
+    /// Workload subjects carry an x500UniqueIdentifier.
     pub unique_id: bool,
 }
 
-/// A workload X509-SVID to sign.
-#[derive(Debug, Clone)]
-pub struct X509SvidParams {
-    pub spiffe_id: SpiffeId,
-    pub public_key: PublicKey,
-    /// SANs in order; the first replaces the common name.
-    pub dns_names: Vec<String>,
-    /// `None` or zero: the default.
-    pub ttl: Option<Duration>,
-    /// DER Name of the CSR (minting); `None` or an empty name: C=US, O=SPIRE.
-    pub subject_der: Option<Vec<u8>>,
-}
-
-#[derive(Debug, Clone)]
-pub struct X509Svid {
-    pub spiffe_id: SpiffeId,
-    /// DER, leaf first, root excluded.
-    pub chain: Vec<Vec<u8>>,
-    /// Unix seconds.
-    pub expires_at: i64,
-    pub serial_decimal: String,
-}
-
-#[derive(Debug, Clone)]
-pub struct JwtSvidParams {
-    pub spiffe_id: SpiffeId,
-    /// Empty strings are dropped; none left is an error.
-    pub audience: Vec<String>,
-    /// `None` or zero: the default.
-    pub ttl: Option<Duration>,
-    pub include_jti: bool,
-}
-
-#[derive(Clone)]
-pub struct JwtSvid {
-    pub spiffe_id: SpiffeId,
-    pub token: String,
-    pub expires_at: i64,
-    pub issued_at: i64,
-}
-
-#[derive(Debug, Clone)]
-pub struct DownstreamCa {
-    /// DER, the new CA first, root excluded.
-    pub chain: Vec<Vec<u8>>,
-    /// DER of every root of the own bundle.
-    pub roots: Vec<Vec<u8>>,
-}
-
+/// An authority as the LocalAuthority API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
-    /// X.509: lowercase hex SKI; JWT: kid.
+    /// X.509: subject key ID in lowercase hex; JWT: key ID.
     pub authority_id: String,
     /// Unix seconds.
     pub expires_at: i64,
-    /// Lowercase hex AKI; empty without upstream authority.
+    /// Lowercase hex; empty without upstream authority.
     pub upstream_authority_subject_key_id: String,
 }
 
+/// The authorities in the slots of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuthorityState {
+    /// Signs.
     pub active: Option<Authority>,
+    /// Will sign next.
     pub prepared: Option<Authority>,
+    /// Signed before.
     pub old: Option<Authority>,
 }
 
-/// gRPC code an [`AuthorityError`] maps to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthorityErrorKind {
-    InvalidArgument,
-    FailedPrecondition,
-    Internal,
-    Unavailable,
-    Unimplemented,
-}
-
-/// Why an authority was not prepared, activated, tainted or revoked. `Display` is the text for the wire.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct AuthorityError {
-    kind: AuthorityErrorKind,
-    message: String,
-}
-
-impl AuthorityError {
-    pub fn kind(&self) -> AuthorityErrorKind {
-        self.kind
-    }
-}
-
-/// Why signing or rotating failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CaError {
-    /// `Display` of these is safe for callers.
-    #[error("invalid JWT-SVID audience: cannot be empty")]
-    EmptyAudience,
-    #[error("JWT functionality is disabled")]
-    JwtDisabled,
-    #[error("{0}")]
-    Internal(String),
-}
-
+/// Makes, rotates and uses the authorities of the trust domain.
 #[derive(Debug)]
-pub struct CaManager {}
+pub struct CaManager {
+    config: CaConfig,
+    store: Store,
+    keys: Arc<dyn KeyManager>,
+    upstream: Option<Arc<dyn UpstreamAuthority>>,
+    clock: SharedClock,
+    x509: Slots<X509Signer>,
+    jwt: Slots<JwtSigner>,
+    /// Held while slots change, so that a command and the rotation do not meet.
+    steps: tokio::sync::Mutex<()>,
+    server_svid: ServerSvid,
+}
 
 impl CaManager {
-    /// Loads the journal, prepares and activates what is missing, signs the server's own SVID.
+    /// Goes on with the authorities of the journal, makes what is missing and signs the server's own X509-SVID.
+    ///
+    /// # Errors
+    /// [`CaError::ClockBehind`]; anything that keeps the server from having authorities that can sign.
     pub async fn start(
         config: CaConfig,
         store: Store,
@@ -164,79 +133,67 @@ impl CaManager {
         upstream: Option<Arc<dyn UpstreamAuthority>>,
         clock: SharedClock,
     ) -> Result<Arc<Self>, CaError> {
-        todo!()
+        let manager = Arc::new(Self {
+            config,
+            store,
+            keys,
+            upstream,
+            clock,
+            x509: Slots::default(),
+            jwt: Slots::default(),
+            steps: tokio::sync::Mutex::new(()),
+            server_svid: ServerSvid::default(),
+        });
+        manager.warn_about_lifetimes();
+        manager.load_x509().await?;
+        if !manager.config.disable_jwt_svids {
+            manager.load_jwt().await?;
+        }
+        manager.rotate_at_start().await?;
+        manager.sign_server_svid().await?;
+        Ok(manager)
     }
-    /// Rotation (every 10 s), bundle pruning (6 h), own SVID (5 s), until shutdown.
-    pub async fn run(self: Arc<Self>, shutdown: Shutdown) -> Result<(), service_kit::BoxError> {
-        todo!()
-    }
+
+    /// The own bundle as it is now. [`Store::changes`] tells when it changes.
     pub fn bundle(&self) -> Arc<Bundle> {
-        todo!()
+        self.store.own_bundle().unwrap_or_else(|| Arc::new(Bundle::new(self.config.trust_domain.clone())))
     }
-    /// The server's own X509-SVID.
+
+    /// The server's own X509-SVID, always a current one.
     pub fn server_svid(&self) -> Arc<dyn SvidSource> {
-        todo!()
+        self.server_svid.source()
     }
-    pub async fn sign_x509_svid(&self, params: &X509SvidParams) -> Result<X509Svid, CaError> {
-        todo!()
-    }
-    pub async fn sign_agent_svid(&self, agent_id: &SpiffeId, public_key: &PublicKey) -> Result<X509Svid, CaError> {
-        todo!()
-    }
-    pub async fn sign_jwt_svid(&self, params: &JwtSvidParams) -> Result<JwtSvid, CaError> {
-        todo!()
-    }
-    pub async fn sign_downstream_ca(&self, public_key: &PublicKey, preferred_ttl: Option<Duration>) -> Result<DownstreamCa, CaError> {
-        todo!()
-    }
+
+    /// The CA certificate is signed by an upstream authority.
     pub fn has_upstream(&self) -> bool {
-        todo!()
+        self.upstream.is_some()
     }
-    pub fn x509_authority_state(&self) -> Result<AuthorityState, AuthorityError> {
-        todo!()
+
+    /// Adds the JWT key of a downstream server to the bundle.
+    ///
+    /// # Errors
+    /// [`CaError::Store`].
+    pub async fn publish_jwt_authority(&self, authority: JwtAuthority) -> Result<Arc<Bundle>, CaError> {
+        Ok(self.store.append_to_own_bundle(&[], &[authority]).await?)
     }
-    pub fn jwt_authority_state(&self) -> Result<AuthorityState, AuthorityError> {
-        todo!()
-    }
-    pub async fn prepare_x509_authority(&self) -> Result<Authority, AuthorityError> {
-        todo!()
-    }
-    pub async fn activate_x509_authority(&self, authority_id: &str) -> Result<Authority, AuthorityError> {
-        todo!()
-    }
-    pub async fn taint_x509_authority(&self, authority_id: &str) -> Result<Authority, AuthorityError> {
-        todo!()
-    }
-    pub async fn revoke_x509_authority(&self, authority_id: &str) -> Result<Authority, AuthorityError> {
-        todo!()
-    }
-    /// Returns the lower-cased subject key ID.
-    pub async fn taint_x509_upstream_authority(&self, subject_key_id: &str) -> Result<String, AuthorityError> {
-        todo!()
-    }
-    pub async fn revoke_x509_upstream_authority(&self, subject_key_id: &str) -> Result<String, AuthorityError> {
-        todo!()
-    }
-    pub async fn prepare_jwt_authority(&self) -> Result<Authority, AuthorityError> {
-        todo!()
-    }
-    pub async fn activate_jwt_authority(&self, authority_id: &str) -> Result<Authority, AuthorityError> {
-        todo!()
-    }
-    pub async fn taint_jwt_authority(&self, authority_id: &str) -> Result<Authority, AuthorityError> {
-        todo!()
-    }
-    pub async fn revoke_jwt_authority(&self, authority_id: &str) -> Result<Authority, AuthorityError> {
-        todo!()
-    }
-    /// JWT keys of downstream servers; returns every JWT key of the bundle.
-    pub async fn publish_jwt_authority(
-        &self,
-        authority: federation_specs::bundle::JwtAuthority,
-    ) -> Result<Arc<Bundle>, CaError> {
-        todo!()
-    }
-    pub fn now(&self) -> OffsetDateTime {
-        todo!()
+
+    /// SVIDs that live longer than what is always left of a CA are cut short.
+    fn warn_about_lifetimes(&self) {
+        let always_left = (self.config.ca_ttl / 6).min(Duration::from_secs(7 * 24 * 3600));
+        let agent = self.config.agent_ttl.unwrap_or(self.config.default_x509_svid_ttl);
+        for (name, ttl) in [
+            ("default_x509_svid_ttl", self.config.default_x509_svid_ttl),
+            ("default_jwt_svid_ttl", self.config.default_jwt_svid_ttl),
+            ("agent_ttl", agent),
+        ] {
+            if ttl > always_left {
+                tracing::warn!(
+                    setting = name,
+                    ?ttl,
+                    ca_ttl = ?self.config.ca_ttl,
+                    "SVIDs may live shorter than configured: raise ca_ttl to at least six times this lifetime"
+                );
+            }
+        }
     }
 }

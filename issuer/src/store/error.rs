@@ -5,8 +5,8 @@ use federation_specs::id::TrustDomain;
 use crate::entry::EntryError;
 use crate::node::JoinTokenError;
 
-/// Why a store operation did not happen. Only [`StoreError::Database`] and [`StoreError::Corrupt`] are internal: their
-/// causes are for the log, never for a caller.
+/// Why a store operation did not happen. Where [`StoreError::is_internal`] holds, the cause is for the log, never for a
+/// caller.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -85,5 +85,11 @@ impl StoreError {
     /// The cause is the server's, not the caller's: answer a fixed text and log this.
     pub fn is_internal(&self) -> bool {
         matches!(self, Self::Database(_) | Self::Corrupt { .. } | Self::OtherTrustDomain { .. })
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
     }
 }

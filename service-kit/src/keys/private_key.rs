@@ -7,7 +7,8 @@ use aws_lc_rs::{
     rand::SystemRandom,
     rsa,
     signature::{
-        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256,
+        RsaKeyPair,
     },
 };
 use federation_specs::public_key::PublicKey;
@@ -101,6 +102,29 @@ impl PrivateKey {
         let public = PublicKey::from_spki_der(&spki.map_err(|_| KeyError::Crypto)?).map_err(|_| KeyError::BadKey)?;
         let key_type = KeyType::of(&public).ok_or(KeyError::BadKey)?;
         Ok(Self { inner: Arc::new(Inner { pkcs8, pair, public, key_type }) })
+    }
+
+    /// Reads a key in any of the encodings of a PEM file: PKCS#8, SEC1 (`EC PRIVATE KEY`) or PKCS#1
+    /// (`RSA PRIVATE KEY`).
+    ///
+    /// # Errors
+    /// [`KeyError::BadKey`] for anything that is not one of the [`KeyType`]s.
+    pub fn from_der(der: &PrivateKeyDer<'_>) -> Result<Self, KeyError> {
+        match der {
+            PrivateKeyDer::Pkcs8(key) => Self::from_pkcs8(key.secret_pkcs8_der()),
+            PrivateKeyDer::Sec1(key) => {
+                let bytes = key.secret_sec1_der();
+                let pair = EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_ASN1_SIGNING, bytes)
+                    .or_else(|_| EcdsaKeyPair::from_private_key_der(&ECDSA_P384_SHA384_ASN1_SIGNING, bytes))
+                    .map_err(|_| KeyError::BadKey)?;
+                Self::from_pkcs8(pair.to_pkcs8v1().map_err(|_| KeyError::Crypto)?.as_ref())
+            }
+            PrivateKeyDer::Pkcs1(key) => {
+                let pair = RsaKeyPair::from_der(key.secret_pkcs1_der()).map_err(|_| KeyError::BadKey)?;
+                Self::from_pkcs8(AsDer::as_der(&pair).map_err(|_| KeyError::Crypto)?.as_ref())
+            }
+            _ => Err(KeyError::BadKey),
+        }
     }
 
     /// The secret: PKCS#8 DER.

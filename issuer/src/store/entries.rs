@@ -1,0 +1,489 @@
+//! Registration entries.
+//!
+//! The row holds the whole entry; `entry_selectors` and `entry_federations` repeat two of its sets so that entries can be
+//! found by them. A digest of the selector set under a unique index finds a similar entry in one look, however many
+//! entries a parent has.
+
+use std::collections::BTreeSet;
+
+use aws_lc_rs::digest;
+use federation_specs::id::{SpiffeId, TrustDomain};
+use federation_specs::selector::Selector;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::changes::{self, Removed, Touched};
+use super::filter::{Conditions, SetTable};
+use super::row::{corrupt, from_json, parsed, to_json};
+use super::{Page, Paged, Store, StoreError};
+use crate::entry::{
+    AdditionalAttributes, CreateEntryOutcome, Entry, EntryFilter, EntryUpdate, NewEntry, without_repeats,
+};
+
+/// Most entries removed in one transaction when pruning.
+const PRUNE_BATCH: i64 = 1000;
+
+const COLUMNS: &str = "select row_id, id, parent_id, spiffe_id, selectors, federates_with, dns_names, x509_svid_ttl, \
+     jwt_svid_ttl, admin, downstream, expires_at, store_svid, hint, additional_attributes, revision_number, created_at \
+     from entries";
+
+const SELECTORS: SetTable = SetTable { table: "entry_selectors", owner: "entry_row", member: "selector" };
+const FEDERATIONS: SetTable = SetTable { table: "entry_federations", owner: "entry_row", member: "trust_domain" };
+
+const TOUCHED: Touched = Touched { entries: true, nodes: false, bundles: false, relationships: false };
+
+impl Store {
+    /// Creates entries in one transaction; each has its own outcome and one that fails does not touch the others.
+    ///
+    /// # Errors
+    /// The outer error means that nothing was created. Inner errors: [`StoreError::Entry`],
+    /// [`StoreError::FederatedBundleMissing`], [`StoreError::EntryIdExists`].
+    pub async fn create_entries(
+        &self,
+        entries: &[NewEntry],
+        now: OffsetDateTime,
+    ) -> Result<Vec<Result<CreateEntryOutcome, StoreError>>, StoreError> {
+        let mut tx = self.begin("entries.create").await?;
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for entry in entries {
+            outcomes.push(caller_errors(create(&mut tx.connection, entry, tx.at, now).await)?);
+        }
+        tx.commit(TOUCHED).await?;
+        Ok(outcomes)
+    }
+
+    /// The entry of that ID.
+    pub async fn get_entry(&self, id: &str) -> Result<Option<Entry>, StoreError> {
+        let mut connection = self.connection().await?;
+        Ok(find(&mut connection, id).await?.map(|(_, entry)| entry))
+    }
+
+    /// Entries of one SPIFFE ID, in the order stored.
+    pub async fn entries_of(&self, spiffe_id: &SpiffeId) -> Result<Vec<Entry>, StoreError> {
+        let filter = EntryFilter { spiffe_id: Some(spiffe_id.clone()), ..EntryFilter::default() };
+        Ok(self.list_entries(&filter, Page::ALL).await?.items)
+    }
+
+    /// Entries that match, in the order stored.
+    ///
+    /// # Errors
+    /// [`StoreError::FilterTooLarge`].
+    pub async fn list_entries(&self, filter: &EntryFilter, page: Page) -> Result<Paged<Entry>, StoreError> {
+        let mut query = QueryBuilder::new(COLUMNS);
+        filter_by(&mut query, filter, Some(page))?;
+        query.push(" order by row_id limit ").push_bind(page.limit());
+        let mut connection = self.connection().await?;
+        let rows = query.build().fetch_all(&mut *connection).await?;
+        Ok(Paged::new(page, rows.iter().map(read).collect::<Result<_, _>>()?))
+    }
+
+    /// Number of entries that match.
+    ///
+    /// # Errors
+    /// [`StoreError::FilterTooLarge`].
+    pub async fn count_entries(&self, filter: &EntryFilter) -> Result<u64, StoreError> {
+        let mut query = QueryBuilder::new("select count(*) from entries");
+        filter_by(&mut query, filter, None)?;
+        let mut connection = self.connection().await?;
+        let count: i64 = query.build_query_scalar().fetch_one(&mut *connection).await?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Changes entries in one transaction, each with its own outcome; a successful one raises the revision by one.
+    ///
+    /// # Errors
+    /// The outer error means that nothing was changed. Inner errors: [`StoreError::NotFound`], [`StoreError::Entry`],
+    /// [`StoreError::SimilarEntry`], [`StoreError::FederatedBundleMissing`].
+    pub async fn update_entries(&self, updates: &[EntryUpdate]) -> Result<Vec<Result<Entry, StoreError>>, StoreError> {
+        let mut tx = self.begin("entries.update").await?;
+        let mut outcomes = Vec::with_capacity(updates.len());
+        for update in updates {
+            outcomes.push(caller_errors(change(&mut tx.connection, update, tx.at).await)?);
+        }
+        tx.commit(TOUCHED).await?;
+        Ok(outcomes)
+    }
+
+    /// Deletes entries in one transaction, each with its own outcome (the entry as it was).
+    ///
+    /// # Errors
+    /// The outer error means that nothing was deleted. Inner error: [`StoreError::NotFound`].
+    pub async fn delete_entries(&self, ids: &[String]) -> Result<Vec<Result<Entry, StoreError>>, StoreError> {
+        let mut tx = self.begin("entries.delete").await?;
+        let mut outcomes = Vec::with_capacity(ids.len());
+        for id in ids {
+            outcomes.push(caller_errors(delete(&mut tx.connection, id, tx.at).await)?);
+        }
+        tx.commit(TOUCHED).await?;
+        Ok(outcomes)
+    }
+
+    /// Deletes entries whose `expires_at` is not 0 and before `now`; returns how many.
+    pub async fn prune_entries(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
+        let mut pruned = 0;
+        loop {
+            let mut connection = self.connection().await?;
+            let ids: Vec<String> =
+                sqlx::query_scalar("select id from entries where expires_at <> 0 and expires_at < $1 limit $2")
+                    .bind(now.unix_timestamp())
+                    .bind(PRUNE_BATCH)
+                    .fetch_all(&mut *connection)
+                    .await?;
+            drop(connection);
+            if ids.is_empty() {
+                return Ok(pruned);
+            }
+            pruned += self.delete_entries(&ids).await?.iter().filter(|outcome| outcome.is_ok()).count() as u64;
+        }
+    }
+}
+
+/// Splits what is one item's own fault from what ends the whole call.
+fn caller_errors<T>(outcome: Result<T, StoreError>) -> Result<Result<T, StoreError>, StoreError> {
+    match outcome {
+        Err(error) if error.is_internal() => Err(error),
+        other => Ok(other),
+    }
+}
+
+async fn create(
+    connection: &mut SqliteConnection,
+    new: &NewEntry,
+    at: i64,
+    now: OffsetDateTime,
+) -> Result<CreateEntryOutcome, StoreError> {
+    new.check()?;
+    let selectors_digest = selectors_digest(&new.selectors);
+    if let Some(similar) = find_similar(connection, &new.parent_id, &new.spiffe_id, &selectors_digest).await? {
+        return Ok(CreateEntryOutcome::Similar(similar));
+    }
+    let federates_with = without_repeats(new.federates_with.clone());
+    require_bundles(connection, &federates_with).await?;
+    let id = if new.id.is_empty() { Uuid::new_v4().to_string() } else { new.id.clone() };
+    let entry = Entry {
+        id,
+        spiffe_id: new.spiffe_id.clone(),
+        parent_id: new.parent_id.clone(),
+        selectors: new.selectors.clone(),
+        x509_svid_ttl: new.x509_svid_ttl,
+        jwt_svid_ttl: new.jwt_svid_ttl,
+        federates_with,
+        admin: new.admin,
+        downstream: new.downstream,
+        expires_at: new.expires_at,
+        dns_names: new.dns_names.clone(),
+        store_svid: new.store_svid,
+        hint: new.hint.clone(),
+        additional_attributes: new.additional_attributes,
+        revision_number: 0,
+        created_at: now.unix_timestamp(),
+    };
+    insert(connection, &entry, &selectors_digest, at).await?;
+    Ok(CreateEntryOutcome::Created(entry))
+}
+
+/// An entry the issuer makes for itself, under the rules of [`Store::create_entries`].
+pub(super) async fn create_one(
+    connection: &mut SqliteConnection,
+    new: &NewEntry,
+    at: i64,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    create(connection, new, at, now).await.map(|_| ())
+}
+
+async fn change(connection: &mut SqliteConnection, update: &EntryUpdate, at: i64) -> Result<Entry, StoreError> {
+    let (row_id, entry) = find(connection, &update.id).await?.ok_or(StoreError::NotFound { what: "entry" })?;
+    let entry = entry.updated(update.clone());
+    entry.check()?;
+    if update.federates_with.is_some() {
+        require_bundles(connection, &entry.federates_with).await?;
+    }
+    let digest = selectors_digest(&entry.selectors);
+    if let Some(similar) = find_similar(connection, &entry.parent_id, &entry.spiffe_id, &digest).await?
+        && similar.id != entry.id
+    {
+        return Err(StoreError::SimilarEntry);
+    }
+    write(connection, row_id, &entry, &digest, at).await?;
+    Ok(entry)
+}
+
+async fn delete(connection: &mut SqliteConnection, id: &str, at: i64) -> Result<Entry, StoreError> {
+    let (row_id, entry) = find(connection, id).await?.ok_or(StoreError::NotFound { what: "entry" })?;
+    sqlx::query("delete from entries where row_id = $1").bind(row_id).execute(&mut *connection).await?;
+    changes::removed(connection, Removed::Entry, id, at).await?;
+    Ok(entry)
+}
+
+/// Deletes the alias entries of a join token agent: those under it whose only selector is its own ID.
+pub(super) async fn delete_aliases(
+    connection: &mut SqliteConnection,
+    agent_id: &SpiffeId,
+    at: i64,
+) -> Result<(), StoreError> {
+    let digest = selectors_digest(&[alias_selector(agent_id)]);
+    let ids: Vec<String> = sqlx::query_scalar("select id from entries where parent_id = $1 and selectors_digest = $2")
+        .bind(agent_id.as_str())
+        .bind(&digest)
+        .fetch_all(&mut *connection)
+        .await?;
+    for id in &ids {
+        delete(connection, id, at).await?;
+    }
+    Ok(())
+}
+
+/// The selector of an entry that stands for one agent.
+pub(super) fn alias_selector(agent_id: &SpiffeId) -> Selector {
+    Selector { kind: "spiffe_id".to_owned(), value: agent_id.to_string() }
+}
+
+/// Entries that federate with a domain: deletes them, or only takes the domain out of them.
+pub(super) async fn drop_federation(
+    connection: &mut SqliteConnection,
+    trust_domain: &TrustDomain,
+    delete_entries: bool,
+    at: i64,
+) -> Result<(), StoreError> {
+    let ids: Vec<String> = sqlx::query_scalar(
+        "select id from entries where row_id in (select entry_row from entry_federations where trust_domain = $1)",
+    )
+    .bind(trust_domain.as_str())
+    .fetch_all(&mut *connection)
+    .await?;
+    for id in &ids {
+        if delete_entries {
+            delete(connection, id, at).await?;
+            continue;
+        }
+        if let Some((row_id, mut entry)) = find(connection, id).await? {
+            entry.federates_with.retain(|domain| domain != trust_domain);
+            // Agents compare revisions: without a new one they would go on asking for the bundle.
+            entry.revision_number += 1;
+            let digest = selectors_digest(&entry.selectors);
+            write(connection, row_id, &entry, &digest, at).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Number of entries that federate with a domain.
+pub(super) async fn count_federating(
+    connection: &mut SqliteConnection,
+    trust_domain: &TrustDomain,
+) -> Result<u64, StoreError> {
+    let count: i64 = sqlx::query_scalar("select count(*) from entry_federations where trust_domain = $1")
+        .bind(trust_domain.as_str())
+        .fetch_one(connection)
+        .await?;
+    Ok(count.unsigned_abs())
+}
+
+/// Entries written after counter value `after`.
+pub(super) async fn changed_after(connection: &mut SqliteConnection, after: i64) -> Result<Vec<Entry>, StoreError> {
+    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+    query.push(" where changed > ").push_bind(after).push(" order by row_id");
+    let rows = query.build().fetch_all(connection).await?;
+    rows.iter().map(|row| read(row).map(|(_, entry)| entry)).collect()
+}
+
+async fn require_bundles(connection: &mut SqliteConnection, domains: &[TrustDomain]) -> Result<(), StoreError> {
+    for domain in domains {
+        let stored: Option<i64> = sqlx::query_scalar("select row_id from bundles where trust_domain = $1")
+            .bind(domain.as_str())
+            .fetch_optional(&mut *connection)
+            .await?;
+        if stored.is_none() {
+            return Err(StoreError::FederatedBundleMissing(domain.clone()));
+        }
+    }
+    Ok(())
+}
+
+async fn find(connection: &mut SqliteConnection, id: &str) -> Result<Option<(i64, Entry)>, StoreError> {
+    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+    query.push(" where id = ").push_bind(id.to_owned());
+    query.build().fetch_optional(connection).await?.as_ref().map(read).transpose()
+}
+
+async fn find_similar(
+    connection: &mut SqliteConnection,
+    parent_id: &SpiffeId,
+    spiffe_id: &SpiffeId,
+    selectors_digest: &str,
+) -> Result<Option<Entry>, StoreError> {
+    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+    query.push(" where parent_id = ").push_bind(parent_id.to_string());
+    query.push(" and spiffe_id = ").push_bind(spiffe_id.to_string());
+    query.push(" and selectors_digest = ").push_bind(selectors_digest.to_owned());
+    let row = query.build().fetch_optional(connection).await?;
+    row.as_ref().map(|row| read(row).map(|(_, entry)| entry)).transpose()
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    entry: &Entry,
+    selectors_digest: &str,
+    at: i64,
+) -> Result<(), StoreError> {
+    let row_id: Option<i64> = sqlx::query_scalar(
+        "insert into entries (id, parent_id, spiffe_id, selectors_digest, selectors, federates_with, dns_names, \
+         x509_svid_ttl, jwt_svid_ttl, admin, downstream, expires_at, store_svid, hint, additional_attributes, \
+         revision_number, created_at, changed) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
+         on conflict do nothing returning row_id",
+    )
+    .bind(&entry.id)
+    .bind(entry.parent_id.as_str())
+    .bind(entry.spiffe_id.as_str())
+    .bind(selectors_digest)
+    .bind(to_json(&entry.selectors.iter().map(Selector::to_string).collect::<Vec<_>>())?)
+    .bind(to_json(&entry.federates_with.iter().map(TrustDomain::as_str).collect::<Vec<_>>())?)
+    .bind(to_json(&entry.dns_names)?)
+    .bind(entry.x509_svid_ttl)
+    .bind(entry.jwt_svid_ttl)
+    .bind(entry.admin)
+    .bind(entry.downstream)
+    .bind(entry.expires_at)
+    .bind(entry.store_svid)
+    .bind(&entry.hint)
+    .bind(entry.additional_attributes.as_ref().map(to_json).transpose()?)
+    .bind(entry.revision_number)
+    .bind(entry.created_at)
+    .bind(at)
+    .fetch_optional(&mut *connection)
+    .await?;
+    // The similar entry was looked for in this transaction, so the conflict is over the ID.
+    let row_id = row_id.ok_or_else(|| StoreError::EntryIdExists(entry.id.clone()))?;
+    insert_sets(connection, row_id, entry).await
+}
+
+async fn write(
+    connection: &mut SqliteConnection,
+    row_id: i64,
+    entry: &Entry,
+    selectors_digest: &str,
+    at: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "update entries set parent_id = $1, spiffe_id = $2, selectors_digest = $3, selectors = $4, federates_with = $5, \
+         dns_names = $6, x509_svid_ttl = $7, jwt_svid_ttl = $8, admin = $9, downstream = $10, expires_at = $11, \
+         store_svid = $12, hint = $13, additional_attributes = $14, revision_number = $15, changed = $16 \
+         where row_id = $17",
+    )
+    .bind(entry.parent_id.as_str())
+    .bind(entry.spiffe_id.as_str())
+    .bind(selectors_digest)
+    .bind(to_json(&entry.selectors.iter().map(Selector::to_string).collect::<Vec<_>>())?)
+    .bind(to_json(&entry.federates_with.iter().map(TrustDomain::as_str).collect::<Vec<_>>())?)
+    .bind(to_json(&entry.dns_names)?)
+    .bind(entry.x509_svid_ttl)
+    .bind(entry.jwt_svid_ttl)
+    .bind(entry.admin)
+    .bind(entry.downstream)
+    .bind(entry.expires_at)
+    .bind(entry.store_svid)
+    .bind(&entry.hint)
+    .bind(entry.additional_attributes.as_ref().map(to_json).transpose()?)
+    .bind(entry.revision_number)
+    .bind(at)
+    .bind(row_id)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("delete from entry_selectors where entry_row = $1").bind(row_id).execute(&mut *connection).await?;
+    sqlx::query("delete from entry_federations where entry_row = $1").bind(row_id).execute(&mut *connection).await?;
+    insert_sets(connection, row_id, entry).await
+}
+
+async fn insert_sets(connection: &mut SqliteConnection, row_id: i64, entry: &Entry) -> Result<(), StoreError> {
+    for selector in &entry.selectors {
+        sqlx::query("insert into entry_selectors (entry_row, selector) values ($1, $2)")
+            .bind(row_id)
+            .bind(selector.to_string())
+            .execute(&mut *connection)
+            .await?;
+    }
+    for domain in &entry.federates_with {
+        sqlx::query("insert into entry_federations (entry_row, trust_domain) values ($1, $2)")
+            .bind(row_id)
+            .bind(domain.as_str())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+fn filter_by(query: &mut QueryBuilder<Sqlite>, filter: &EntryFilter, page: Option<Page>) -> Result<(), StoreError> {
+    let mut conditions = Conditions::new(query);
+    if let Some(page) = page {
+        conditions.compare("row_id >", page.after);
+    }
+    if let Some(parent_id) = &filter.parent_id {
+        conditions.compare("parent_id =", parent_id.to_string());
+    }
+    if let Some(spiffe_id) = &filter.spiffe_id {
+        conditions.compare("spiffe_id =", spiffe_id.to_string());
+    }
+    if !filter.hint.is_empty() {
+        conditions.compare("hint =", filter.hint.clone());
+    }
+    if filter.downstream_only {
+        conditions.holds("downstream");
+    }
+    if let Some((selectors, behavior)) = &filter.selectors {
+        conditions.set(&SELECTORS, &selectors.iter().map(Selector::to_string).collect(), *behavior)?;
+    }
+    if let Some((domains, behavior)) = &filter.federates_with {
+        conditions.set(&FEDERATIONS, &domains.iter().map(|domain| domain.as_str().to_owned()).collect(), *behavior)?;
+    }
+    Ok(())
+}
+
+fn read(row: &SqliteRow) -> Result<(i64, Entry), StoreError> {
+    let id: String = row.try_get("id")?;
+    let reason = |error: &dyn std::fmt::Display| corrupt("entry", &id, error);
+    let selectors: Vec<String> = from_json(row, "selectors", &reason)?;
+    let federates_with: Vec<String> = from_json(row, "federates_with", &reason)?;
+    let dns_names: Vec<String> = from_json(row, "dns_names", &reason)?;
+    let additional_attributes: Option<String> = row.try_get("additional_attributes")?;
+    let additional_attributes: Option<AdditionalAttributes> =
+        additional_attributes.map(|text| serde_json::from_str(&text).map_err(|e| reason(&e))).transpose()?;
+    let entry = Entry {
+        spiffe_id: parsed(row, "spiffe_id", SpiffeId::parse, &reason)?,
+        parent_id: parsed(row, "parent_id", SpiffeId::parse, &reason)?,
+        selectors: selectors.iter().map(|text| Selector::parse(text)).collect::<Result<_, _>>().map_err(|e| reason(&e))?,
+        x509_svid_ttl: row.try_get("x509_svid_ttl")?,
+        jwt_svid_ttl: row.try_get("jwt_svid_ttl")?,
+        federates_with: federates_with
+            .iter()
+            .map(|text| TrustDomain::parse(text))
+            .collect::<Result<_, _>>()
+            .map_err(|e| reason(&e))?,
+        admin: row.try_get("admin")?,
+        downstream: row.try_get("downstream")?,
+        expires_at: row.try_get("expires_at")?,
+        dns_names,
+        store_svid: row.try_get("store_svid")?,
+        hint: row.try_get("hint")?,
+        additional_attributes,
+        revision_number: row.try_get("revision_number")?,
+        created_at: row.try_get("created_at")?,
+        id,
+    };
+    Ok((row.try_get("row_id")?, entry))
+}
+
+/// SHA-256 of the sorted selectors, lowercase hex. Each is preceded by its length, so different sets never give
+/// the same input.
+fn selectors_digest(selectors: &[Selector]) -> String {
+    let sorted: BTreeSet<String> = selectors.iter().map(Selector::to_string).collect();
+    let mut context = digest::Context::new(&digest::SHA256);
+    for selector in sorted {
+        context.update(&(selector.len() as u64).to_be_bytes());
+        context.update(selector.as_bytes());
+    }
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
