@@ -115,13 +115,18 @@ impl Domain {
 
     /// Starts one service without waiting.
     pub fn launch(&mut self, service: Service, arguments: &[&str]) -> Result<()> {
-        let config = self.plan.write(service.word())?;
+        let config = self.write_config(service)?;
         let mut command = Command::new(binary::entente()?);
         command.arg(service.word()).arg("run").arg("-config").arg(config).args(arguments);
         let name = format!("{} {}", self.plan.name, service.word());
         let process = Process::start(&name, command, &self.log_file(service))?;
         *self.slot(service) = Some(process);
         Ok(())
+    }
+
+    /// Writes the configuration file of a service: its path.
+    pub fn write_config(&self, service: Service) -> Result<PathBuf> {
+        self.plan.write(service.word())
     }
 
     /// Starts a service that was killed or stopped again from its folder, and waits until it is ready. The agent gets

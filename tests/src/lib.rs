@@ -16,9 +16,11 @@
 
 pub mod binary;
 pub mod cli;
+pub mod documented;
 pub mod domain;
 pub mod federation;
 pub mod forgery;
+pub mod partner;
 pub mod peer;
 pub mod plan;
 pub mod ports;

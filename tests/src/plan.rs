@@ -189,6 +189,11 @@ impl Plan {
         &self.web_ca.ca
     }
 
+    /// Files of the web CA and the `https_web` listener's certificate.
+    pub fn web(&self) -> &WebCa {
+        &self.web_ca
+    }
+
     /// The certificate of the `https_web` listener, PEM.
     pub fn web_certificate(&self) -> &Path {
         &self.web_ca.certificate
