@@ -1,0 +1,148 @@
+//! HTTP over the gateway's Unix socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gateway::api::Problem;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::connect::MAX_ANSWER_BYTES;
+use crate::failure::{Failure, error_chain, io_reason};
+use crate::notation::quote;
+
+/// No answer takes longer: more than the longest refresh of a partner.
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+
+/// The gateway behind one socket. Every call makes its own connection.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// `GET`, the answer as JSON.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        read(&self.call(Method::GET, path, Bytes::new()).await?)
+    }
+
+    /// `GET`, the answer as it is.
+    pub(super) async fn get_bytes(&self, path: &str) -> Result<Bytes, Failure> {
+        self.call(Method::GET, path, Bytes::new()).await
+    }
+
+    /// `POST` of JSON, the answer as JSON.
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let body =
+            serde_json::to_vec(body).map_err(|error| Failure::new(format!("cannot make the request: {error}")))?;
+        read(&self.call(Method::POST, path, body.into()).await?)
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let answer = tokio::time::timeout(ANSWER_LIMIT, self.exchange(method, path, body)).await;
+        answer.unwrap_or_else(|_| {
+            let seconds = ANSWER_LIMIT.as_secs();
+            Err(Failure::new(format!("the gateway did not answer within {seconds} s; see its log")))
+        })
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| unreachable(&self.socket, &error))?;
+        let broken =
+            |error: &hyper::Error| Failure::new(format!("the gateway's answer broke off: {}", error_chain(error)));
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request =
+            request.body(Full::new(body)).map_err(|error| Failure::new(format!("cannot make the request: {error}")))?;
+        let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+        connection.abort();
+        let body = body.map_err(|error| Failure::new(format!("the gateway's answer broke off: {error}")))?.to_bytes();
+        if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
+    }
+}
+
+fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
+    let shown = quote(&socket.display().to_string());
+    Failure::new(format!("no gateway answers on {shown}: {}", io_reason(error)))
+        .remedy("Is the gateway running, and is -socketPath its socket_path? (`entente gateway run`)")
+}
+
+/// What the gateway says is wrong.
+fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) if problem.detail.is_empty() => Failure::new(problem.title),
+        Ok(problem) => Failure::new(problem.detail),
+        Err(_) => Failure::new(format!("the gateway answered {status}")),
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        Failure::new(format!("the gateway's answer is not understood ({error}); is it of the same version?"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// A gateway that gives one answer and hands back the request.
+    async fn one_answer(socket: &Path, answer: &'static str) -> tokio::task::JoinHandle<String> {
+        let listener = UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        })
+    }
+
+    #[tokio::test]
+    async fn a_problem_is_told_in_the_gateways_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        let answer = "HTTP/1.1 404 Not Found\r\ncontent-type: application/problem+json\r\ncontent-length: 66\r\n\r\n\
+                      {\"status\":404,\"title\":\"not found\",\"detail\":\"no such relationship\"}\n";
+        let served = one_answer(&socket, answer).await;
+        let failure = Client::new(socket).get::<serde_json::Value>("/v1/relationships/a.example").await.unwrap_err();
+        assert_eq!(failure.text(), "no such relationship");
+        assert!(served.await.unwrap().starts_with("GET /v1/relationships/a.example HTTP/1.1\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_sent_as_json() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        let served = one_answer(&socket, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+        let answer: serde_json::Value = Client::new(socket).post("/v1/x", &serde_json::json!({"a": 1})).await.unwrap();
+        assert_eq!(answer, serde_json::json!({}));
+        let request = served.await.unwrap();
+        assert!(request.contains("content-type: application/json\r\n") && request.ends_with("{\"a\":1}"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_socket_is_named() {
+        let failure = Client::new("/run/example/nosuch.sock".into()).get_bytes("/").await.unwrap_err();
+        assert_eq!(failure.text(), "no gateway answers on \"/run/example/nosuch.sock\": no such file or directory");
+    }
+}

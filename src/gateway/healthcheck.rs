@@ -1,0 +1,65 @@
+//! `entente gateway healthcheck`.
+
+use gateway::api::HealthReport;
+
+use super::client::Client;
+use crate::connect::GatewaySocket;
+use crate::failure::Failure;
+use crate::output::{self, Format, OutputArguments, to_stderr, to_stdout};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    socket: GatewaySocket,
+    /// Name every part
+    #[arg(long)]
+    verbose: bool,
+    #[command(flatten)]
+    output: OutputArguments,
+}
+
+pub(super) async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let report: HealthReport = Client::new(arguments.socket.path()?)
+        .get("/v1/health")
+        .await
+        .map_err(|failure| failure.context("gateway is unhealthy"))?;
+    if arguments.output.format == Format::Json {
+        output::print_json(&report)?;
+    } else if arguments.verbose {
+        to_stdout(&parts(&report))?;
+    }
+    match (report.ready, arguments.output.format) {
+        (true, Format::Pretty) => to_stdout("Gateway is healthy.\n"),
+        (true, Format::Json) => Ok(()),
+        (false, _) => {
+            if !arguments.verbose && arguments.output.format == Format::Pretty {
+                to_stderr(&parts(&report));
+            }
+            Err(Failure::new("gateway is unhealthy: not every part is ready"))
+        }
+    }
+}
+
+fn parts(report: &HealthReport) -> String {
+    let line = |(name, part): (&String, &gateway::api::SubsystemHealth)| match (part.ready, &part.reason) {
+        (true, _) => format!("{name}: ready\n"),
+        (false, Some(reason)) => format!("{name}: not ready: {reason}\n"),
+        (false, None) => format!("{name}: not ready\n"),
+    };
+    report.subsystems.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_part_that_is_not_ready_is_named() {
+        let report: HealthReport = serde_json::from_value(serde_json::json!({
+            "ready": false,
+            "subsystems": {"listeners": {"ready": true}, "source": {"ready": false, "reason": "no bundle yet"}},
+        }))
+        .unwrap();
+        assert_eq!(parts(&report), "listeners: ready\nsource: not ready: no bundle yet\n");
+    }
+}
