@@ -91,7 +91,15 @@ pub fn compare(held: Option<&Bundle>, fetched: &Bundle) -> Comparison {
     if fetched.is_empty() && !before.is_empty() {
         return Comparison::Emptied;
     }
-    Comparison::Changed(BundleChange {
+    Comparison::Changed(difference(held, fetched))
+}
+
+/// The authorities two bundles of one trust domain differ in, whatever their
+/// sequence numbers say.
+pub fn difference(held: Option<&Bundle>, fetched: &Bundle) -> BundleChange {
+    let nothing = Bundle::new(fetched.trust_domain().clone());
+    let before = held.unwrap_or(&nothing);
+    BundleChange {
         x509: AuthorityChanges::between(before.x509_authorities(), fetched.x509_authorities(), |a, b| {
             a.der() == b.der()
         }),
@@ -100,7 +108,7 @@ pub fn compare(held: Option<&Bundle>, fetched: &Bundle) -> Comparison {
         }),
         refresh_hint_changed: before.refresh_hint() != fetched.refresh_hint(),
         first: held.is_none(),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub const MIN_RSA_BITS: usize = 2048;
 /// Largest RSA modulus taken, in bits; bounds the work of one verification.
 pub const MAX_RSA_BITS: usize = 8192;
 /// Longest SubjectPublicKeyInfo read, in bytes.
-pub const MAX_SPKI_BYTES: usize = 2048;
+pub const MAX_SPKI_BYTES: usize = 8192;
 /// Largest RSA public exponent taken, as SPIRE's language has it.
 const MAX_RSA_EXPONENT: u64 = (1 << 31) - 1;
 
