@@ -24,7 +24,7 @@ fn certificate(asn1: Vec<u8>) -> types::X509Certificate {
 async fn no_authority_poisons_the_bundle() -> Result<()> {
     let domain = Domain::start("cloud.example").await?;
     domain.create_entry("/web", &[]).await?;
-    let mut bundles = BundleClient::new(unix_channel(domain.issuer_socket()));
+    let mut bundles = BundleClient::new(unix_channel(&domain.issuer_socket()));
     let own = bundles.get_bundle(GetBundleRequest::default()).await?.into_inner();
     let root = own.x509_authorities.first().context("no root")?.asn1.clone();
     let before = domain.authorities().await?;
@@ -80,7 +80,7 @@ async fn an_empty_audience_is_answered_at_once() -> Result<()> {
     let domain = Domain::start_without_gateway(Plan::new("cloud.example")?).await?;
     domain.create_entry("/web", &[]).await?;
     Workload::join(&domain.endpoint_socket()).await?;
-    let mut api = SpiffeWorkloadApiClient::new(unix_channel(domain.agent_socket()));
+    let mut api = SpiffeWorkloadApiClient::new(unix_channel(&domain.agent_socket()));
     for audience in [vec![], vec![String::new()], vec![String::new(), String::new()]] {
         let mut request = Request::new(JwtsvidRequest { audience, spiffe_id: String::new() });
         request.metadata_mut().insert("workload.spiffe.io", "true".parse()?);
@@ -119,7 +119,7 @@ async fn a_spent_token_cannot_be_made_again() -> Result<()> {
     let agents = domain.issuer_json(&["agent", "list"]).await?;
     let path = agents["agents"][0]["id"]["path"].as_str().context("no agent")?;
     let spent = path.rsplit('/').next().unwrap_or_default().to_owned();
-    let mut api = AgentClient::new(unix_channel(domain.issuer_socket()));
+    let mut api = AgentClient::new(unix_channel(&domain.issuer_socket()));
     let request = CreateJoinTokenRequest { ttl: 60, token: spent, agent_id: None };
     let refused = api.create_join_token(request).await.err().context("the name of a spent token was taken again")?;
     ensure!(refused.code() != Code::Unknown && refused.code() != Code::Internal, "{refused:?}");
