@@ -43,12 +43,12 @@ part "build" cargo build --workspace --all-targets
 part "lint" cargo clippy --workspace --all-targets -- -D warnings
 part "licences, bans, sources" tests/ci/cargo-deny.sh
 export ENTENTE_BIN="$CARGO_TARGET_DIR/debug/entente"
-part "unit tests" cargo test --workspace --exclude entente-tests
-for suite in tests/tests/*.rs; do
+part "unit tests" cargo test --workspace --lib --bins
+part "doc tests" cargo test --workspace --doc
+for suite in */tests/*.rs; do
 	suite="$(basename "$suite" .rs)"
 	part "suite $suite" cargo test --workspace --test "$suite"
 done
-part "harness and doc tests" cargo test --workspace --lib --quiet entente_tests
 part "demo" "$ENTENTE_BIN" demo --once
 
 table

@@ -344,7 +344,9 @@ impl Authorities {
         let list = |list: &str, member: &str| -> Result<Vec<String>> {
             let mut found = Vec::new();
             for authority in bundle[list].as_array().with_context(|| format!("no {list} in {bundle}"))? {
-                found.push(authority[member].as_str().with_context(|| format!("no {member} in {authority}"))?.to_owned());
+                found.push(
+                    authority[member].as_str().with_context(|| format!("no {member} in {authority}"))?.to_owned(),
+                );
             }
             found.sort();
             Ok(found)

@@ -3,11 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::{
-    domain::Domain,
-    plan::Plan,
-    wait,
-};
+use crate::{domain::Domain, plan::Plan, wait};
 
 /// `cloud.example` and `onprem.example`: cloud fetches onprem's bundle over `https_spiffe`, onprem fetches cloud's over
 /// `https_web` with the CA configured for that relationship.

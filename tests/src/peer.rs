@@ -30,7 +30,8 @@ fn prepared(variable: &str, kind: &str) -> Result<PathBuf> {
         return Ok(path.into());
     }
     let script = repository().join("tests/ci/peers.sh");
-    let output = BlockingCommand::new(&script).arg(kind).output().with_context(|| format!("cannot run {}", script.display()))?;
+    let output =
+        BlockingCommand::new(&script).arg(kind).output().with_context(|| format!("cannot run {}", script.display()))?;
     if !output.status.success() {
         bail!("{} {kind} failed: {}", script.display(), String::from_utf8_lossy(&output.stderr));
     }
@@ -87,7 +88,10 @@ impl Peer {
         loop {
             let line = match timeout_at(deadline, self.output.next_line()).await {
                 Ok(line) => line?,
-                Err(_) => bail!("no event `{name}` as wanted within {LIMIT:?}; seen: {passed:#?}\n{}", self.process.log_tail()),
+                Err(_) => bail!(
+                    "no event `{name}` as wanted within {LIMIT:?}; seen: {passed:#?}\n{}",
+                    self.process.log_tail()
+                ),
             };
             let Some(line) = line else {
                 bail!("the program ended before an event `{name}`; seen: {passed:#?}\n{}", self.process.log_tail());

@@ -215,7 +215,8 @@ impl Plan {
             config.insert("relationships".to_owned(), Value::Array(self.relationships.clone()));
         }
         let path = self.file(&format!("{service}.yaml"));
-        fs::write(&path, serde_json::to_vec_pretty(&config)?).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(&path, serde_json::to_vec_pretty(&config)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 }

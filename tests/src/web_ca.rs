@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::Result;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 
 /// PEM files of an authority and of the certificate it signed.
@@ -40,8 +41,7 @@ impl WebCa {
         let leaf_key = KeyPair::generate()?;
         let leaf_certificate = leaf.signed_by(&leaf_key, &Issuer::from_params(&authority, &authority_key))?;
 
-        let made =
-            Self { ca: dir.join("web-ca.pem"), certificate: dir.join("web.pem"), key: dir.join("web.key") };
+        let made = Self { ca: dir.join("web-ca.pem"), certificate: dir.join("web.pem"), key: dir.join("web.key") };
         fs::write(&made.ca, authority_certificate.pem())?;
         fs::write(&made.certificate, leaf_certificate.pem())?;
         fs::write(&made.key, leaf_key.serialize_pem())?;

@@ -38,7 +38,8 @@ async fn entries() -> Result<()> {
     let good = create("spiffe://cloud.example/x", "unix:uid:1");
     let with = |flags: &[&'static str]| [&good[..], flags].concat();
     let long = format!("spiffe://cloud.example/{}", "x".repeat(2048));
-    let long = ["entry", "create", "-parentID", "spiffe://cloud.example/node", "-spiffeID", &long, "-selector", "unix:uid:1"];
+    let long =
+        ["entry", "create", "-parentID", "spiffe://cloud.example/node", "-spiffeID", &long, "-selector", "unix:uid:1"];
     refused(
         &domain,
         &[
@@ -79,8 +80,10 @@ async fn entries() -> Result<()> {
         let file = domain.file("entries.json");
         fs::write(&file, text)?;
         let arguments = ["entry", "create", "-data", &file.display().to_string()];
-        domain.issuer_cli(&arguments).await?.refused(&[])
-            .and_then(|said| { ensure!(said.contains(message) || message == "JSON", "{said}"); Ok(()) })?;
+        domain.issuer_cli(&arguments).await?.refused(&[]).and_then(|said| {
+            ensure!(said.contains(message) || message == "JSON", "{said}");
+            Ok(())
+        })?;
         ensure!(state(&domain).await? == before);
     }
     domain.stop().await
@@ -99,7 +102,10 @@ async fn tokens_and_mints() -> Result<()> {
             (&["token", "generate", "-spiffeID", "spiffe://elsewhere.example/node"], documented("invalid agent ID")?),
             (&["jwt", "mint", "-spiffeID", id], documented("at least one audience must be specified")?),
             (&["jwt", "mint", "-spiffeID", "x", "-audience", "a"], "scheme is missing or invalid"),
-            (&["jwt", "mint", "-spiffeID", "spiffe://elsewhere.example/m", "-audience", "a"], documented("invalid SPIFFE ID")?),
+            (
+                &["jwt", "mint", "-spiffeID", "spiffe://elsewhere.example/m", "-audience", "a"],
+                documented("invalid SPIFFE ID")?,
+            ),
             (&["x509", "mint", "-spiffeID", "spiffe://elsewhere.example/m"], documented("CSR URI SAN is invalid")?),
             (&["x509", "mint", "-spiffeID", id, "-dns", "not a name"], documented("CSR DNS name is invalid")?),
             (
@@ -107,7 +113,10 @@ async fn tokens_and_mints() -> Result<()> {
                 documented("CSR DNS name contains a wildcard that covers another non-wildcard name")?,
             ),
             (&["x509", "mint", "-spiffeID", id, "-ttl", "soon"], "ttl"),
-            (&["agent", "show", "-spiffeID", "spiffe://cloud.example/spire/agent/none"], documented("agent not found")?),
+            (
+                &["agent", "show", "-spiffeID", "spiffe://cloud.example/spire/agent/none"],
+                documented("agent not found")?,
+            ),
             (&["agent", "evict", "-spiffeID", "spiffe://cloud.example/spire/agent/none"], "agent not found"),
             (&["agent", "ban", "-spiffeID", "spiffe://cloud.example/spire/agent/none"], "agent not found"),
         ],
@@ -149,7 +158,10 @@ async fn bundles_and_relationships() -> Result<()> {
     refused(
         &domain,
         &[
-            (&["bundle", "set", "-id", "spiffe://cloud.example", "-path", &own, "-format", "spiffe"], "own trust domain"),
+            (
+                &["bundle", "set", "-id", "spiffe://cloud.example", "-path", &own, "-format", "spiffe"],
+                "own trust domain",
+            ),
             (&["bundle", "set", "-id", "not a domain", "-path", &own, "-format", "spiffe"], "not a domain"),
             (&["bundle", "set", "-id", "spiffe://p.example", "-path", "/nowhere"], "/nowhere"),
             (&["bundle", "delete", "-id", "spiffe://p.example"], documented("bundle not found")?),
@@ -161,13 +173,17 @@ async fn bundles_and_relationships() -> Result<()> {
             (&relationship("https://p.example/", &[]), "profile"),
             (&relationship("https://p.example/", &["-bundleEndpointProfile", "https_spiffe"]), "SPIFFE ID"),
             (&relationship("https://p.example/", &["-bundleEndpointProfile", "ftp"]), "profile"),
-            (&["federation", "show", "-trustDomain", "p.example"], documented("federation relationship does not exist")?),
+            (
+                &["federation", "show", "-trustDomain", "p.example"],
+                documented("federation relationship does not exist")?,
+            ),
             (&["federation", "delete", "-id", "p.example"], documented("federation relationship not found")?),
             (&["federation", "refresh", "-id", "p.example"], documented("no relationship with trust domain")?),
         ],
     )
     .await?;
-    let own_domain = ["federation", "create", "-trustDomain", "cloud.example", "-bundleEndpointURL", "https://x.example/"];
+    let own_domain =
+        ["federation", "create", "-trustDomain", "cloud.example", "-bundleEndpointURL", "https://x.example/"];
     let own_domain = [&own_domain[..], &web].concat();
     let text = documented("unable to create federation relationship for server trust domain")?;
     refused(&domain, &[(&own_domain, text)]).await?;

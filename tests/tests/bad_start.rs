@@ -63,7 +63,10 @@ async fn missing_settings_are_named() -> Result<()> {
         let file = folder.path().join("config.yaml");
         fs::write(&file, text)?;
         let stderr = cli::entente(&[service, "run", "-config", &file.display().to_string()]).await?.refused(&[])?;
-        ensure!(stderr.contains("config.yaml") || stderr.contains("trust_domain") || stderr.contains("data_dir"), "{stderr}");
+        ensure!(
+            stderr.contains("config.yaml") || stderr.contains("trust_domain") || stderr.contains("data_dir"),
+            "{stderr}"
+        );
         ensure!(!stderr.contains("panicked"), "{stderr}");
         ensure!(fs::read_dir(folder.path())?.count() == 1, "something was made");
     }
@@ -214,7 +217,9 @@ async fn trust_bundles_that_are_none() -> Result<()> {
     let plan = Plan::new("cloud.example")?;
     fs::write(plan.file("empty.pem"), "")?;
     fs::write(plan.file("key.pem"), fs::read(plan.web_key())?)?;
-    for (name, texts) in [("empty.pem", ["empty.pem", ""]), ("key.pem", ["key.pem", ""]), ("missing.pem", ["missing.pem", ""])] {
+    for (name, texts) in
+        [("empty.pem", ["empty.pem", ""]), ("key.pem", ["key.pem", ""]), ("missing.pem", ["missing.pem", ""])]
+    {
         let domain = Domain::from_plan(Plan::new("cloud.example")?.agent("trust_bundle_path", json!(plan.file(name))));
         run(&domain, Service::Agent, &["-joinToken", "x"]).await?.refused(&texts)?;
         domain.stop().await?;

@@ -31,14 +31,17 @@ async fn serves_the_bundle_with_conditional_requests() -> Result<()> {
     assert_eq!(bundle["spiffe_sequence"].as_u64(), Some(authorities.sequence));
     let of = |kind: &str, member: &str| -> Vec<String> {
         let keys = bundle["keys"].as_array().into_iter().flatten().filter(|key| key["use"] == kind);
-        let text = |key: &serde_json::Value| key.pointer(member).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+        let text = |key: &serde_json::Value| {
+            key.pointer(member).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
+        };
         keys.map(text).collect()
     };
     assert_eq!(of("x509-svid", "/x5c/0"), authorities.x509);
     assert_eq!(of("jwt-svid", "/kid"), authorities.jwt);
 
     // The same bytes for everybody, and 304 for whoever has them.
-    let (first, second) = (client.get(&url).send().await?.bytes().await?, client.get(&url).send().await?.bytes().await?);
+    let (first, second) =
+        (client.get(&url).send().await?.bytes().await?, client.get(&url).send().await?.bytes().await?);
     assert_eq!(first, second);
     let unchanged = client.get(&url).header("if-none-match", &tag).send().await?;
     ensure!(unchanged.status() == 304, "{}", unchanged.status());

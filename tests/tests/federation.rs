@@ -61,7 +61,8 @@ async fn a_third_domain_is_refused() -> Result<()> {
         let folder = dir.display().to_string();
         domain.issuer_cli(&["x509", "mint", "-spiffeID", id, "-write", &folder]).await?.ok()?;
     }
-    let client = |domain: &Domain| tls::gullible_client(&domain.file("minted/svid.pem"), &domain.file("minted/key.pem"));
+    let client =
+        |domain: &Domain| tls::gullible_client(&domain.file("minted/svid.pem"), &domain.file("minted/key.pem"));
     assert_eq!(workload::call(client(cloud)?, server.address).await?, format!("hello {cloud_id}"));
     let refused = workload::call(client(&third)?, server.address).await;
     ensure!(refused.is_err(), "a workload of a domain nobody federated with was let in");
@@ -82,7 +83,8 @@ async fn a_name_signed_by_another_domains_authority_is_refused() -> Result<()> {
     let plan = Plan::new("cloud.example")?;
     let root = Root::create(&plan.file("."))?;
     let upstream = json!({"disk": {"cert_file_path": root.certificate, "key_file_path": root.key}});
-    let federation = Federation::start_with(plan.issuer("upstream_authority", upstream), Plan::new("onprem.example")?).await?;
+    let federation =
+        Federation::start_with(plan.issuer("upstream_authority", upstream), Plan::new("onprem.example")?).await?;
     federation.create_entries().await?;
     let (cloud, onprem) = (&federation.cloud, &federation.onprem);
     let (cloud_id, onprem_id) = (cloud.id("/forged"), onprem.id("/forged"));
@@ -108,13 +110,20 @@ async fn a_relationship_made_at_the_issuer_is_polled_by_the_gateway() -> Result<
     let endpoint_id = partner.endpoint_id();
     let created = home
         .issuer_cli(&[
-            "federation", "create",
-            "-trustDomain", "partner.example",
-            "-bundleEndpointURL", &partner.bundle_url_spiffe(),
-            "-bundleEndpointProfile", "https_spiffe",
-            "-endpointSpiffeID", &endpoint_id,
-            "-trustDomainBundlePath", &bundle,
-            "-trustDomainBundleFormat", "spiffe",
+            "federation",
+            "create",
+            "-trustDomain",
+            "partner.example",
+            "-bundleEndpointURL",
+            &partner.bundle_url_spiffe(),
+            "-bundleEndpointProfile",
+            "https_spiffe",
+            "-endpointSpiffeID",
+            &endpoint_id,
+            "-trustDomainBundlePath",
+            &bundle,
+            "-trustDomainBundleFormat",
+            "spiffe",
         ])
         .await?
         .ok()?;

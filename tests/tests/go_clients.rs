@@ -27,7 +27,10 @@ async fn federation_client_fetches_and_watches_both_profiles() -> Result<()> {
     let endpoint_id = domain.endpoint_id();
     let profiles = [
         (domain.bundle_url_web(), vec!["-profile", "https_web", "-ca-file", &ca]),
-        (domain.bundle_url_spiffe(), vec!["-profile", "https_spiffe", "-endpoint-id", &endpoint_id, "-bootstrap", &bootstrap]),
+        (
+            domain.bundle_url_spiffe(),
+            vec!["-profile", "https_spiffe", "-endpoint-id", &endpoint_id, "-bootstrap", &bootstrap],
+        ),
     ];
     let mut watchers = Vec::new();
     let active = domain.active_authority(Kind::X509).await?;
@@ -45,7 +48,9 @@ async fn federation_client_fetches_and_watches_both_profiles() -> Result<()> {
     }
     // A rotation reaches both, also the one that must authenticate the endpoint with what it fetched.
     let new = domain.prepare_authority(Kind::X509).await?;
-    let has = |event: &Value, key: &str| event["x509_authorities"].as_array().is_some_and(|keys| keys.iter().any(|held| held == key));
+    let has = |event: &Value, key: &str| {
+        event["x509_authorities"].as_array().is_some_and(|keys| keys.iter().any(|held| held == key))
+    };
     for watcher in &mut watchers {
         watcher.event_where("bundle", |event| has(event, &new)).await?;
     }
@@ -175,8 +180,7 @@ async fn an_agent_made_of_spire_api_sdk_attests_and_signs() -> Result<()> {
     domain.create_entry("/two", &["-dns", "two.example"]).await?;
     let token = domain.join_token(Some(&domain.id("/node"))).await?;
     let (address, bundle) = (domain.issuer_address(), domain.file("bundle.pem").display().to_string());
-    let arguments =
-        ["-trust-domain", "cloud.example", "-address", &address, "-bundle", &bundle, "-join-token", &token];
+    let arguments = ["-trust-domain", "cloud.example", "-address", &address, "-bundle", &bundle, "-join-token", &token];
     let events = Peer::go(&domain.file("."), "agent-api", &arguments)?.run_to_end().await?;
     let done = events.last().context("no event")?;
     assert_eq!(done["entries"].as_array().map(Vec::len), Some(2), "{done}");

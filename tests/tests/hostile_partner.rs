@@ -48,8 +48,10 @@ impl Scene {
         let plan = plan.gateway("refresh", json!({"min_interval": "1s", "timeout": "2s", "max_body_bytes": 100_000}));
         let mut domain = Domain::from_plan(plan);
         domain.start_all().await?;
-        wait::until("the good bundle arrived", || async { domain.federated_authorities("spiffe://partner.example").await })
-            .await?;
+        wait::until("the good bundle arrived", || async {
+            domain.federated_authorities("spiffe://partner.example").await
+        })
+        .await?;
         Ok(Self { domain, partner, good })
     }
 

@@ -19,8 +19,20 @@ const ALLOWED: [(&str, &[&str]); 7] = [
 
 /// Crates that do I/O, keep time or make randomness: none of them belongs into federation-specs.
 const NOT_IN_SPECS: [&str; 14] = [
-    "tokio", "tokio-rustls", "sqlx", "reqwest", "hyper", "hyper-util", "axum", "rustix", "notify", "rand", "tempfile",
-    "tracing-subscriber", "clap", "rustls",
+    "tokio",
+    "tokio-rustls",
+    "sqlx",
+    "reqwest",
+    "hyper",
+    "hyper-util",
+    "axum",
+    "rustix",
+    "notify",
+    "rand",
+    "tempfile",
+    "tracing-subscriber",
+    "clap",
+    "rustls",
 ];
 
 fn packages() -> Result<Vec<Value>> {
@@ -52,7 +64,8 @@ fn crates_depend_one_way() -> Result<()> {
     assert_eq!(members, known, "a crate was added or removed: say here what it may depend on");
     for package in &packages {
         let name = package["name"].as_str().context("a package without name")?;
-        let allowed = ALLOWED.iter().find(|(known, _)| *known == name).map(|(_, allowed)| *allowed).context("unknown")?;
+        let allowed =
+            ALLOWED.iter().find(|(known, _)| *known == name).map(|(_, allowed)| *allowed).context("unknown")?;
         for dependency in dependencies(package, &[None, Some("dev"), Some("build")]) {
             if members.contains(dependency.as_str()) {
                 assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");

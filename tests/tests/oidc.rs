@@ -58,7 +58,10 @@ async fn a_token_is_verified_from_the_documents_alone() -> Result<()> {
     let prepared = domain.prepare_authority(Kind::Jwt).await?;
     wait::until("the prepared key is published", || async {
         let (_, jwks) = get_json(&client, &format!("{issuer}/keys")).await?;
-        ensure!(jwks["keys"].as_array().is_some_and(|keys| keys.iter().any(|key| key["kid"] == prepared.as_str())), "{jwks}");
+        ensure!(
+            jwks["keys"].as_array().is_some_and(|keys| keys.iter().any(|key| key["kid"] == prepared.as_str())),
+            "{jwks}"
+        );
         Ok(())
     })
     .await?;

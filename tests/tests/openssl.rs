@@ -39,7 +39,8 @@ fn profile(text: &str) -> String {
         let indent = line.len() - line.trim_start().len();
         let line = line.trim_end();
         let content = line.trim();
-        let hex = !content.is_empty() && content.chars().all(|c| c.is_ascii_hexdigit() || c == ':') && content.contains(':');
+        let hex =
+            !content.is_empty() && content.chars().all(|c| c.is_ascii_hexdigit() || c == ':') && content.contains(':');
         if hex {
             if lines.last().is_some_and(|last: &String| last.trim() == "<bytes>") {
                 continue;
@@ -64,7 +65,11 @@ fn profile(text: &str) -> String {
 fn golden(name: &str) -> Result<Vec<String>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/certs").join(format!("{name}.txt"));
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    Ok(text.split("# certificate ").skip(1).map(|part| profile(part.split_once('\n').map_or("", |(_, rest)| rest))).collect())
+    Ok(text
+        .split("# certificate ")
+        .skip(1)
+        .map(|part| profile(part.split_once('\n').map_or("", |(_, rest)| rest)))
+        .collect())
 }
 
 /// Fails unless the certificates in `pem` have the profile of those in the golden file.
@@ -177,7 +182,8 @@ async fn chains_below_an_upstream_authority_have_spires_profile() -> Result<()> 
 async fn verifies(roots: &Path, chain: &Path) -> Result<()> {
     let (roots, chain) = (roots.display().to_string(), chain.display().to_string());
     for purpose in ["sslserver", "sslclient"] {
-        let arguments = ["verify", "-x509_strict", "-purpose", purpose, "-CAfile", &roots, "-untrusted", &chain, &chain];
+        let arguments =
+            ["verify", "-x509_strict", "-purpose", purpose, "-CAfile", &roots, "-untrusted", &chain, &chain];
         ensure!(openssl(&arguments).await?.trim_end().ends_with(": OK"));
     }
     Ok(())

@@ -7,5 +7,6 @@ mod watching;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn python_follows_a_rotation() -> Result<()> {
-    watching::follows_a_rotation(|domain| Peer::python_workload_watch(&domain.file("."), &domain.endpoint_socket())).await
+    watching::follows_a_rotation(|domain| Peer::python_workload_watch(&domain.file("."), &domain.endpoint_socket()))
+        .await
 }

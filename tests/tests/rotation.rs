@@ -96,7 +96,9 @@ fn authority_key_id(pem: &[u8]) -> Result<String> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(pem)?;
     let certificate = pem.parse_x509()?;
     let found = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier(key) => key.key_identifier.as_ref().map(|id| id.0),
+        x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier(key) => {
+            key.key_identifier.as_ref().map(|id| id.0)
+        }
         _ => None,
     });
     Ok(found.unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect())

@@ -44,7 +44,8 @@ async fn all_are_answered(domain: &Domain, connections: usize) -> Result<()> {
             anyhow::Ok(stream)
         })
     });
-    let mut streams = timeout(ANSWERED_WITHIN, try_join_all(opened)).await.context("not every stream was answered")??;
+    let mut streams =
+        timeout(ANSWERED_WITHIN, try_join_all(opened)).await.context("not every stream was answered")??;
     ensure!(streams.len() == STREAMS, "{} streams", streams.len());
     let answered = begin.elapsed();
 

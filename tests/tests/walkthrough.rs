@@ -82,10 +82,14 @@ async fn the_documented_commands_work_word_for_word() -> Result<()> {
     script.push_str(&format!("echo '{marker} end'\n"));
     fs::write(folder.path().join("walkthrough.sh"), &script)?;
 
-    let path = env::join_paths(std::iter::once(program.to_owned()).chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())))?;
+    let path = env::join_paths(
+        std::iter::once(program.to_owned()).chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
+    )?;
     let mut shell = Command::new("sh");
     shell.arg("walkthrough.sh").current_dir(folder.path()).env("PATH", path);
-    for variable in ["ENTENTE_ISSUER_SOCKET", "SPIRE_SERVER_PRIVATE_SOCKET", "SPIRE_AGENT_PUBLIC_SOCKET", "SPIFFE_ENDPOINT_SOCKET"] {
+    for variable in
+        ["ENTENTE_ISSUER_SOCKET", "SPIRE_SERVER_PRIVATE_SOCKET", "SPIRE_AGENT_PUBLIC_SOCKET", "SPIFFE_ENDPOINT_SOCKET"]
+    {
         shell.env_remove(variable);
     }
     let answer = cli::run(shell, "").await?;
