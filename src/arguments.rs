@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
+use clap::{Arg, ArgAction, Command, Parser};
 
 use crate::failure::FAILED;
 use crate::output::{self, Format};

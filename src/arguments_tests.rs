@@ -1,4 +1,4 @@
-use clap::{Args, Subcommand};
+use clap::{Args, CommandFactory as _, Subcommand};
 
 use super::*;
 

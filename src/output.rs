@@ -50,7 +50,7 @@ impl FromStr for Format {
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct OutputArguments {
     /// How to print the answer: pretty or json
-    #[arg(long = "output", value_name = "FORMAT", default_value = "pretty")]
+    #[arg(id = "output", long = "output", value_name = "FORMAT", default_value = "pretty")]
     pub(crate) format: Format,
 }
 

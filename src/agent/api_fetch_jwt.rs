@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     #[arg(long = "spiffeID", value_name = "ID")]
     spiffe_id: Option<String>,
     /// How to print the answer: pretty or json
-    #[arg(long = "output", alias = "format", value_name = "FORMAT", default_value = "pretty")]
+    #[arg(id = "output", long = "output", alias = "format", value_name = "FORMAT", default_value = "pretty")]
     format: Format,
 }
 

@@ -172,8 +172,9 @@ mod tests {
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         root.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         root.subject_alt_names = vec![SanType::URI("spiffe://cloud.example".try_into().unwrap())];
-        root.not_before = OffsetDateTime::from_unix_timestamp(1_795_342_256).unwrap();
-        root.not_after = OffsetDateTime::from_unix_timestamp(1_895_342_256).unwrap();
+        let not_before = OffsetDateTime::from_unix_timestamp(1_795_342_256).unwrap();
+        let not_after = OffsetDateTime::from_unix_timestamp(1_895_342_256).unwrap();
+        (root.not_before, root.not_after) = (not_before, not_after);
         let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
         let mut leaf = CertificateParams::default();
@@ -181,8 +182,7 @@ mod tests {
         leaf.is_ca = IsCa::ExplicitNoCa;
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
-        leaf.not_before = root.params().not_before;
-        leaf.not_after = root.params().not_after;
+        (leaf.not_before, leaf.not_after) = (not_before, not_after);
         let leaf = leaf.signed_by(&key, &root).unwrap();
         X509svidResponse {
             svids: vec![X509svid {
