@@ -1,0 +1,77 @@
+//! The local Unix socket of the admin API: for the user and group the gateway runs as.
+
+use std::{io, path::Path, sync::Arc};
+
+use axum::{Router, serve::Listener};
+use service_kit::{
+    BoxError,
+    clock::SharedClock,
+    grpc::unix_socket::{SocketError, UnixSocket, bind_unix},
+    lifecycle::Shutdown,
+};
+use tokio::net::UnixStream;
+
+use crate::listeners::DRAIN_TIMEOUT;
+
+/// Permission bits of the socket's folder if it is made here.
+const FOLDER_MODE: u32 = 0o750;
+
+/// Permission bits of the socket.
+const SOCKET_MODE: u32 = 0o770;
+
+/// Pause after the kernel refused to hand out a connection.
+const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// The bound socket. Its file is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct AdminSocket {
+    socket: UnixSocket,
+    clock: SharedClock,
+}
+
+impl AdminSocket {
+    /// Binds the socket.
+    ///
+    /// # Errors
+    /// When another process answers there, or the path cannot be used.
+    pub(crate) fn bind(path: &Path, clock: SharedClock) -> Result<Self, SocketError> {
+        Ok(Self { socket: bind_unix(path, FOLDER_MODE, SOCKET_MODE)?, clock })
+    }
+
+    /// Answers until `shutdown`.
+    ///
+    /// # Errors
+    /// When the listener fails for good.
+    pub(crate) async fn serve(self, router: Router, shutdown: Shutdown) -> Result<(), BoxError> {
+        let clock = Arc::clone(&self.clock);
+        let serve = axum::serve(self, router).with_graceful_shutdown(shutdown.cancelled_owned());
+        tokio::select! {
+            outcome = serve.into_future() => Ok(outcome?),
+            () = async {
+                shutdown.cancelled().await;
+                clock.sleep(DRAIN_TIMEOUT).await;
+            } => Ok(()),
+        }
+    }
+}
+
+impl Listener for AdminSocket {
+    type Io = UnixStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (UnixStream, ()) {
+        loop {
+            match self.socket.accept().await {
+                Ok(stream) => return (stream, ()),
+                Err(error) => {
+                    tracing::warn!(%error, "admin connection not accepted");
+                    self.clock.sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}

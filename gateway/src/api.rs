@@ -1,0 +1,287 @@
+//! The JSON of the local admin API: what the gateway answers and the command line reads.
+//!
+//! Times are RFC 3339 in UTC, durations are seconds. Errors are [`Problem`] bodies (RFC 9457) with media type
+//! [`PROBLEM_MEDIA_TYPE`].
+
+use federation_specs::bundle::Bundle;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// Media type of every error answer.
+pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
+
+/// `GET /v1/relationships`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelationshipList {
+    /// Every relationship this gateway keeps, by trust domain.
+    pub relationships: Vec<Relationship>,
+}
+
+/// One federation relationship and how it is doing. Also `GET /v1/relationships/{trust_domain}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relationship {
+    /// The partner, bare name.
+    pub trust_domain: String,
+    /// The local trust domains that receive the partner's bundle.
+    pub local_trust_domains: Vec<String>,
+    /// Bundle endpoint URL.
+    pub url: String,
+    /// How the endpoint proves who it is.
+    pub profile: Profile,
+    /// SPIFFE ID of the endpoint (`https_spiffe` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_spiffe_id: Option<String>,
+    /// Who defined the relationship.
+    pub origin: Origin,
+    /// Summary of the state below.
+    pub health: Health,
+    /// Why the last attempt failed; absent after a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// When a fetch was last tried.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub last_attempt: Option<OffsetDateTime>,
+    /// When the partner last answered with an acceptable bundle, changed or not.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<OffsetDateTime>,
+    /// When the next fetch is due.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub next_refresh: Option<OffsetDateTime>,
+    /// Failed attempts since the last success.
+    pub consecutive_failures: u32,
+    /// The bundle held for the partner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<BundleSummary>,
+    /// Delivery of the held bundle to each local trust domain's issuer.
+    pub deliveries: Vec<Delivery>,
+    /// Local trust domains whose issuer names another endpoint for this partner and therefore receive nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<String>,
+}
+
+/// Bundle endpoint profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// Web PKI certificate.
+    HttpsWeb,
+    /// X509-SVID with an agreed SPIFFE ID.
+    HttpsSpiffe,
+}
+
+impl Profile {
+    /// The name the standard uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HttpsWeb => "https_web",
+            Self::HttpsSpiffe => "https_spiffe",
+        }
+    }
+}
+
+/// Where a relationship comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The gateway's configuration.
+    Config,
+    /// Created at an issuer (`entente issuer federation create`).
+    Issuer,
+}
+
+/// How a relationship is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Not tried yet.
+    Pending,
+    /// The last attempt succeeded.
+    Healthy,
+    /// The last attempt failed; the bundle accepted before is still in use.
+    Degraded,
+    /// The last attempt failed and no bundle is held.
+    Failing,
+}
+
+impl Health {
+    /// The name used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+/// Delivery of a partner's bundle to one issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The local trust domain whose issuer receives the bundle.
+    pub local_trust_domain: String,
+    /// True once the issuer confirmed the bundle that is held now.
+    pub delivered: bool,
+    /// When the issuer last confirmed one.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub delivered_at: Option<OffsetDateTime>,
+    /// Why the last delivery failed; absent after a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// `GET /v1/bundles`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleList {
+    /// Every bundle this gateway serves or holds, by trust domain.
+    pub bundles: Vec<BundleSummary>,
+}
+
+/// One bundle without its keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleSummary {
+    /// The trust domain the keys belong to.
+    pub trust_domain: String,
+    /// Whose it is.
+    pub kind: BundleKind,
+    /// `spiffe_sequence`, if the bundle carries one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// SHA-256 of the stored document, lowercase hex.
+    pub digest: String,
+    /// `spiffe_refresh_hint` in seconds, if the bundle carries one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_hint_seconds: Option<u64>,
+    /// Number of X.509 authorities.
+    pub x509_authorities: usize,
+    /// Number of JWT authorities.
+    pub jwt_authorities: usize,
+    /// When this content was accepted (partner) or first served (own).
+    #[serde(with = "time::serde::rfc3339")]
+    pub changed_at: OffsetDateTime,
+    /// The earliest `notAfter` among the X.509 authorities.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub first_expiry: Option<OffsetDateTime>,
+}
+
+impl BundleSummary {
+    /// What `bundle` holds, without its keys.
+    pub fn new(bundle: &Bundle, kind: BundleKind, digest: &str, changed_at: OffsetDateTime) -> Self {
+        Self {
+            trust_domain: bundle.trust_domain().to_string(),
+            kind,
+            sequence: bundle.sequence(),
+            digest: digest.to_owned(),
+            refresh_hint_seconds: bundle.refresh_hint().map(|hint| hint.as_secs()),
+            x509_authorities: bundle.x509_authorities().len(),
+            jwt_authorities: bundle.jwt_authorities().len(),
+            changed_at,
+            first_expiry: bundle.x509_authorities().iter().map(|authority| authority.not_after()).min(),
+        }
+    }
+}
+
+/// Whose bundle it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BundleKind {
+    /// A trust domain this gateway serves.
+    Own,
+    /// A partner's.
+    Partner,
+}
+
+impl BundleKind {
+    /// The name used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Partner => "partner",
+        }
+    }
+}
+
+/// `GET /v1/bundles/{trust_domain}/history`: accepted bundles, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleHistory {
+    /// The partner.
+    pub trust_domain: String,
+    /// Accepted bundles, newest first.
+    pub bundles: Vec<HistoryEntry>,
+}
+
+/// One accepted bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// Number of the record, growing.
+    pub id: i64,
+    /// When it was accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub accepted_at: OffsetDateTime,
+    /// `spiffe_sequence`, if the bundle carries one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// SHA-256 of the stored document, lowercase hex.
+    pub digest: String,
+    /// The URL it was fetched from.
+    pub source_url: String,
+    /// X.509 authorities that appeared, against the bundle held before.
+    pub x509_added: u32,
+    /// X.509 authorities that went away.
+    pub x509_removed: u32,
+    /// JWT authorities that appeared.
+    pub jwt_added: u32,
+    /// JWT authorities that went away.
+    pub jwt_removed: u32,
+}
+
+/// Body of `POST /v1/relationships/{trust_domain}/refresh`; an empty body means the defaults.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshRequest {
+    /// Accept this once a bundle with a lower sequence than the one held, for a partner known to have been rebuilt.
+    #[serde(default)]
+    pub accept_rollback: bool,
+    /// Accept this once a bundle without keys, which revokes all trust in the partner.
+    #[serde(default)]
+    pub accept_emptied: bool,
+}
+
+/// Answer to a refresh that reached the partner and got an acceptable bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshResult {
+    /// True when the fetched bundle differs from the one held before and was accepted.
+    pub changed: bool,
+    /// The relationship after the refresh.
+    pub relationship: Relationship,
+}
+
+/// `GET /v1/health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// True when every subsystem is ready.
+    pub ready: bool,
+    /// Subsystems by name.
+    pub subsystems: std::collections::BTreeMap<String, SubsystemHealth>,
+}
+
+/// One subsystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubsystemHealth {
+    /// Whether it works.
+    pub ready: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// An error answer (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// HTTP status code.
+    pub status: u16,
+    /// The kind of error, constant for one kind.
+    pub title: String,
+    /// This occurrence, in words, with the remedy.
+    pub detail: String,
+}

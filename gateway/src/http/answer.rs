@@ -1,0 +1,60 @@
+//! Answers of the public listeners, with SPIRE's texts for what goes wrong (wire/svid.md §8, §9).
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+
+use crate::served::rendered::Rendered;
+
+/// Text of an unknown path.
+pub(crate) const NOT_FOUND: &str = "404 page not found";
+
+/// Text of a method other than GET and HEAD.
+pub(crate) const METHOD_NOT_ALLOWED: &str = "405 method not allowed";
+
+/// Text of a bundle that is not there yet.
+pub(crate) const NO_BUNDLE: &str = "500 unable to retrieve local bundle";
+
+/// Text of OIDC keys that are not there yet.
+pub(crate) const NO_DOCUMENT: &str = "document not available";
+
+/// Text of a trust domain without JWT keys.
+pub(crate) const NO_JWT_KEYS: &str = "jwt not supported/enabled in this service";
+
+/// Methods the public listeners answer.
+const ALLOWED: &str = "GET, HEAD";
+
+/// The document, or 304 when the client's copy is still good. HEAD gets the headers of GET.
+pub(crate) fn document(rendered: &Rendered, method: &Method, request: &HeaderMap) -> Response<Body> {
+    if rendered.is_fresh_for(request) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.headers_mut() = rendered.headers().clone();
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        return response;
+    }
+    let mut response = Response::new(body_for(method, rendered.body().clone()));
+    *response.headers_mut() = rendered.headers().clone();
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(rendered.body().len()));
+    response
+}
+
+/// A plain-text error with a newline at its end.
+pub(crate) fn error(status: StatusCode, text: &str, method: &Method) -> Response<Body> {
+    let body = Bytes::from(format!("{text}\n"));
+    let length = body.len();
+    let mut response = Response::new(body_for(method, body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
+    }
+    response
+}
+
+fn body_for(method: &Method, body: Bytes) -> Body {
+    if method == Method::HEAD { Body::empty() } else { Body::from(body) }
+}

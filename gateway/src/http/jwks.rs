@@ -1,0 +1,15 @@
+//! The OIDC key set (wire/svid.md §9): a trust domain's JWT keys with `alg` and `use`.
+
+use axum::body::Body;
+use http::{HeaderMap, Method, Response, StatusCode};
+
+use super::answer;
+use crate::served::{Document, ServedDomain};
+
+pub(super) fn answer(domain: &ServedDomain, method: &Method, headers: &HeaderMap) -> Response<Body> {
+    match domain.jwks_document() {
+        Document::Rendered(rendered) => answer::document(&rendered, method, headers),
+        Document::NotYet => answer::error(StatusCode::INTERNAL_SERVER_ERROR, answer::NO_DOCUMENT, method),
+        Document::NoJwtKeys => answer::error(StatusCode::NOT_IMPLEMENTED, answer::NO_JWT_KEYS, method),
+    }
+}

@@ -1,0 +1,109 @@
+//! One connection after its handshake: HTTP/1.1 or HTTP/2 as ALPN chose, cut off when it idles or stalls.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use service_kit::{clock::SharedClock, lifecycle::Shutdown, tls::ALPN_H2};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tower::ServiceExt as _;
+
+/// Longest time a client may take to send the head of a request.
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection without a request for this long is closed, and cut off after the same time again.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A connection is closed after this long, so that clients notice changed certificates and addresses.
+pub(super) const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// Largest request head on HTTP/1.1 and header list on HTTP/2, in bytes.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Most header fields of a request on HTTP/1.1.
+const MAX_HEADERS: usize = 100;
+
+/// Requests one HTTP/2 connection may have open.
+const MAX_STREAMS: u32 = 100;
+
+/// HTTP/2 pings find peers that are gone.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Time to answer a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves `stream` until the client, the time limits or `shutdown` end it.
+pub(super) async fn serve(stream: TlsStream<TcpStream>, router: Router, clock: &SharedClock, shutdown: &Shutdown) {
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+    let requests = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&requests);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        router.clone().oneshot(request.map(Body::new))
+    });
+
+    let builder = builder(http2);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut age = clock.sleep(MAX_CONNECTION_AGE);
+    let mut tick = clock.sleep(HEADER_TIMEOUT);
+    let mut seen = 0;
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            // Errors are the client's: resets, malformed requests, missing close_notify.
+            _ = connection.as_mut() => return,
+            () = &mut tick => {
+                let now = requests.load(Ordering::Relaxed);
+                if closing || now == 0 {
+                    return;
+                }
+                closing = now == seen;
+                seen = now;
+                if closing {
+                    connection.as_mut().graceful_shutdown();
+                }
+                tick = clock.sleep(IDLE_TIMEOUT);
+            }
+            () = &mut age, if !closing => {
+                closing = true;
+                connection.as_mut().graceful_shutdown();
+                tick = clock.sleep(IDLE_TIMEOUT);
+            }
+            () = shutdown.cancelled(), if !closing => {
+                closing = true;
+                connection.as_mut().graceful_shutdown();
+                tick = clock.sleep(super::DRAIN_TIMEOUT);
+            }
+        }
+    }
+}
+
+fn builder(http2: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    if http2 { builder.http2_only() } else { builder.http1_only() }
+}

@@ -1,0 +1,320 @@
+//! Keeps one task running for each relationship there should be.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use federation_specs::{id::TrustDomain, profile::EndpointProfile};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    deliver::Deliveries,
+    relationship::{Definition, IssuerRelationship, merge},
+    task::{Request, Shared, Task},
+    updater::Updater,
+};
+use crate::{
+    api::{self, BundleKind, BundleSummary, Health, RefreshRequest},
+    partners::{HeldBundle, content_digest},
+    settings::ConfiguredRelationship,
+    store::{StoreError, relationships::RefreshState},
+};
+
+/// Fetches going on at the same time.
+pub const MAX_CONCURRENT_FETCHES: usize = 2048;
+
+/// Refreshes of one relationship that may wait for their turn.
+const MAX_WAITING_REQUESTS: usize = 16;
+
+/// Why a refresh did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefreshError {
+    /// There is no such relationship.
+    #[error("no relationship with trust domain \"{0}\"")]
+    Unknown(TrustDomain),
+    /// The issuer that asks names another endpoint than the one in use.
+    #[error(
+        "the bundle of `{partner}` is fetched from {url} for other trust domains, so the relationship of `{local}` is \
+         not used; give both the same endpoint"
+    )]
+    Conflict {
+        /// The partner.
+        partner: TrustDomain,
+        /// Who asks.
+        local: TrustDomain,
+        /// The endpoint in use.
+        url: String,
+    },
+    /// Too many refreshes wait already.
+    #[error("{MAX_WAITING_REQUESTS} refreshes of `{0}` wait already; try again later")]
+    Busy(TrustDomain),
+    /// The relationship was removed meanwhile, or the gateway stops.
+    #[error("the refresh was given up, because the relationship was removed or the gateway stops")]
+    Stopped,
+    /// The partner's bundle could not be fetched or accepted.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Starts, changes and ends the tasks of relationships. Clones manage the same ones.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    configured: Vec<ConfiguredRelationship>,
+    state: Mutex<State>,
+    tasks: TaskTracker,
+    cancelled: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_issuer: BTreeMap<TrustDomain, Vec<IssuerRelationship>>,
+    running: BTreeMap<TrustDomain, Running>,
+    /// States of relationships that do not run, from the store or from before they were removed.
+    idle: HashMap<TrustDomain, RefreshState>,
+}
+
+#[derive(Debug)]
+struct Running {
+    definition: watch::Sender<Arc<Definition>>,
+    requests: mpsc::Sender<Request>,
+    status: Arc<Mutex<RefreshState>>,
+    cancelled: CancellationToken,
+}
+
+impl Running {
+    fn definition(&self) -> Arc<Definition> {
+        Arc::clone(&self.definition.borrow())
+    }
+
+    fn status(&self) -> RefreshState {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Manager {
+    /// A manager of the configured relationships and those the store knows of issuers. Nothing runs before
+    /// [`Manager::start`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when the states cannot be read.
+    pub async fn load(
+        configured: Vec<ConfiguredRelationship>,
+        by_issuer: BTreeMap<TrustDomain, Vec<IssuerRelationship>>,
+        updater: Updater,
+        deliveries: Arc<Deliveries>,
+    ) -> Result<Self, StoreError> {
+        let idle = updater.store().refresh_states().await?;
+        let shared = Shared { updater, deliveries, fetches: Semaphore::new(MAX_CONCURRENT_FETCHES) };
+        let inner = Inner {
+            shared: Arc::new(shared),
+            configured,
+            state: Mutex::new(State { by_issuer, running: BTreeMap::new(), idle }),
+            tasks: TaskTracker::new(),
+            cancelled: CancellationToken::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Starts the tasks of every relationship known.
+    pub fn start(&self) {
+        self.reconcile(&mut self.state());
+    }
+
+    /// Ends every task and waits for them.
+    pub async fn stop(&self) {
+        self.inner.cancelled.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// Replaces the relationships of one issuer.
+    pub fn set_issuer_relationships(&self, local: &TrustDomain, relationships: Vec<IssuerRelationship>) {
+        let observed = relationships.iter().filter_map(|item| {
+            item.bundle.as_ref().map(|bundle| (item.trust_domain.clone(), content_digest(bundle)))
+        });
+        self.inner.shared.deliveries.observe(local, observed.collect());
+        let mut state = self.state();
+        if state.by_issuer.get(local) == Some(&relationships) {
+            return;
+        }
+        state.by_issuer.insert(local.clone(), relationships);
+        self.reconcile(&mut state);
+    }
+
+    /// Fetches a partner's bundle now and waits for the outcome: whether a new bundle is in force.
+    ///
+    /// # Errors
+    /// [`RefreshError`].
+    pub async fn refresh(&self, partner: &TrustDomain, options: RefreshRequest) -> Result<bool, RefreshError> {
+        let requests = match self.state().running.get(partner) {
+            Some(running) => running.requests.clone(),
+            None => return Err(RefreshError::Unknown(partner.clone())),
+        };
+        let (reply, answer) = oneshot::channel();
+        requests.try_send(Request { options, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => RefreshError::Busy(partner.clone()),
+            mpsc::error::TrySendError::Closed(_) => RefreshError::Stopped,
+        })?;
+        match answer.await {
+            Ok(outcome) => outcome.map_err(RefreshError::Failed),
+            Err(_) => Err(RefreshError::Stopped),
+        }
+    }
+
+    /// As [`Manager::refresh`], for the issuer of `local`.
+    ///
+    /// # Errors
+    /// [`RefreshError`], also when this issuer's relationship is not the one in use.
+    pub async fn refresh_for(
+        &self,
+        local: &TrustDomain,
+        partner: &TrustDomain,
+        options: RefreshRequest,
+    ) -> Result<bool, RefreshError> {
+        let definition = self.state().running.get(partner).map(Running::definition);
+        if let Some(definition) = definition.filter(|definition| definition.conflicts.contains(local)) {
+            return Err(RefreshError::Conflict {
+                partner: partner.clone(),
+                local: local.clone(),
+                url: definition.url.to_string(),
+            });
+        }
+        self.refresh(partner, options).await
+    }
+
+    /// Every relationship and how it is doing, by trust domain.
+    pub fn list(&self) -> Vec<api::Relationship> {
+        let running: Vec<_> =
+            self.state().running.values().map(|running| (running.definition(), running.status())).collect();
+        running.iter().map(|(definition, status)| self.describe(definition, status)).collect()
+    }
+
+    /// One relationship and how it is doing.
+    pub fn get(&self, partner: &TrustDomain) -> Option<api::Relationship> {
+        let (definition, status) =
+            self.state().running.get(partner).map(|running| (running.definition(), running.status()))?;
+        Some(self.describe(&definition, &status))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reconcile(&self, state: &mut State) {
+        if self.inner.cancelled.is_cancelled() {
+            return;
+        }
+        let definitions = merge(&self.inner.configured, &state.by_issuer);
+        let mut wanted: BTreeMap<TrustDomain, BTreeSet<TrustDomain>> = BTreeMap::new();
+        for definition in definitions.values() {
+            for local in &definition.receivers {
+                wanted.entry(local.clone()).or_default().insert(definition.trust_domain.clone());
+            }
+        }
+        let gone: Vec<TrustDomain> =
+            state.running.keys().filter(|partner| !definitions.contains_key(partner)).cloned().collect();
+        for partner in gone {
+            if let Some(running) = state.running.remove(&partner) {
+                running.cancelled.cancel();
+                state.idle.insert(partner.clone(), running.status());
+                tracing::info!(trust_domain = %partner, "relationship removed; its last bundle stays delivered");
+            }
+        }
+        for (partner, definition) in definitions {
+            match state.running.get(&partner) {
+                Some(running) => {
+                    running.definition.send_if_modified(|current| {
+                        let changed = **current != definition;
+                        if changed {
+                            *current = Arc::new(definition);
+                        }
+                        changed
+                    });
+                }
+                None => {
+                    let status = state.idle.remove(&partner).unwrap_or_default();
+                    let running = self.spawn(definition, status);
+                    state.running.insert(partner, running);
+                }
+            }
+        }
+        self.inner.shared.deliveries.set_wanted(wanted);
+    }
+
+    fn spawn(&self, definition: Definition, status: RefreshState) -> Running {
+        let (definition, definitions) = watch::channel(Arc::new(definition));
+        let (requests, incoming) = mpsc::channel(MAX_WAITING_REQUESTS);
+        let running = Running {
+            definition,
+            requests,
+            status: Arc::new(Mutex::new(status)),
+            cancelled: self.inner.cancelled.child_token(),
+        };
+        let task = Task {
+            shared: Arc::clone(&self.inner.shared),
+            definition: definitions,
+            requests: incoming,
+            status: Arc::clone(&running.status),
+            cancelled: running.cancelled.clone(),
+        };
+        self.inner.tasks.spawn(task.run());
+        running
+    }
+
+    fn describe(&self, definition: &Definition, status: &RefreshState) -> api::Relationship {
+        let held = self.inner.shared.updater.partners().get(&definition.trust_domain);
+        let deliveries = definition.receivers.iter().map(|local| {
+            let state = self.inner.shared.deliveries.state(local, &definition.trust_domain);
+            api::Delivery {
+                local_trust_domain: local.to_string(),
+                delivered: held.as_ref().is_some_and(|held| state.digest.as_ref() == Some(&held.digest)),
+                delivered_at: state.delivered_at,
+                last_error: state.last_error,
+            }
+        });
+        let (profile, endpoint_spiffe_id) = match &definition.profile {
+            EndpointProfile::HttpsWeb => (api::Profile::HttpsWeb, None),
+            EndpointProfile::HttpsSpiffe { endpoint_id } => (api::Profile::HttpsSpiffe, Some(endpoint_id.to_string())),
+        };
+        api::Relationship {
+            trust_domain: definition.trust_domain.to_string(),
+            local_trust_domains: definition.receivers.iter().map(ToString::to_string).collect(),
+            url: definition.url.to_string(),
+            profile,
+            endpoint_spiffe_id,
+            origin: definition.origin,
+            health: health(status, held.is_some()),
+            last_error: status.last_error.clone(),
+            last_attempt: status.last_attempt,
+            last_success: status.last_success,
+            next_refresh: status.next_refresh,
+            consecutive_failures: status.consecutive_failures,
+            deliveries: deliveries.collect(),
+            held: held.map(|held| summary(&held)),
+            conflicts: definition.conflicts.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+fn health(status: &RefreshState, held: bool) -> Health {
+    match (&status.last_error, status.last_success, held) {
+        (None, None, _) => Health::Pending,
+        (None, Some(_), _) => Health::Healthy,
+        (Some(_), _, true) => Health::Degraded,
+        (Some(_), _, false) => Health::Failing,
+    }
+}
+
+/// A partner's bundle without its keys.
+pub fn summary(held: &HeldBundle) -> BundleSummary {
+    BundleSummary::new(&held.bundle, BundleKind::Partner, &held.digest, held.accepted_at)
+}

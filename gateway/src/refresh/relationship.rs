@@ -1,0 +1,248 @@
+//! What a relationship is: where the partner's bundle is fetched, how its endpoint proves itself, who receives the
+//! bundle. Several sources (the configuration, each issuer) are merged into one definition a partner.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use federation_specs::{
+    bundle::Bundle,
+    convert::{Relationship, bundle_from_proto, relationship_from_proto},
+    id::TrustDomain,
+    profile::{EndpointProfile, EndpointUrl},
+    proto::types::FederationRelationship,
+};
+
+use crate::{api::Origin, settings::ConfiguredRelationship};
+
+/// A relationship created at an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerRelationship {
+    /// The partner.
+    pub trust_domain: TrustDomain,
+    /// Bundle endpoint URL.
+    pub url: EndpointUrl,
+    /// Bundle endpoint profile.
+    pub profile: EndpointProfile,
+    /// The partner's bundle as the issuer holds it.
+    pub bundle: Option<Arc<Bundle>>,
+}
+
+/// Why a relationship of an issuer cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("relationship with `{trust_domain}` cannot be used: {problem}")]
+pub struct UnusableRelationship {
+    /// The partner as the issuer named it.
+    pub trust_domain: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl IssuerRelationship {
+    /// Reads what an issuer sent. A bundle that cannot be read counts as none.
+    ///
+    /// # Errors
+    /// [`UnusableRelationship`] when partner, URL or profile cannot be read.
+    pub fn from_proto(message: &FederationRelationship) -> Result<Self, UnusableRelationship> {
+        let without_bundle = FederationRelationship { trust_domain_bundle: None, ..message.clone() };
+        let Relationship { trust_domain, url, profile, .. } =
+            relationship_from_proto(&without_bundle).map_err(|cause| UnusableRelationship {
+                trust_domain: message.trust_domain.clone(),
+                problem: cause.to_string(),
+            })?;
+        let bundle = message
+            .trust_domain_bundle
+            .as_ref()
+            .and_then(|bundle| bundle_from_proto(bundle).ok())
+            .filter(|bundle| *bundle.trust_domain() == trust_domain && !bundle.is_empty())
+            .map(Arc::new);
+        Ok(Self { trust_domain, url, profile, bundle })
+    }
+}
+
+/// The first bundle of an `https_spiffe` endpoint's trust domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// SPIFFE JSON in a file, read when needed.
+    File(PathBuf),
+    /// What an issuer holds.
+    Bundle(Arc<Bundle>),
+}
+
+/// Everything one refresh task needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// The partner.
+    pub trust_domain: TrustDomain,
+    /// Bundle endpoint URL.
+    pub url: EndpointUrl,
+    /// Bundle endpoint profile.
+    pub profile: EndpointProfile,
+    /// Who defined it.
+    pub origin: Origin,
+    /// Local trust domains that receive the bundle.
+    pub receivers: BTreeSet<TrustDomain>,
+    /// Local trust domains whose issuer names another endpoint; they receive nothing.
+    pub conflicts: BTreeSet<TrustDomain>,
+    /// PEM authorities instead of the system's (`https_web`).
+    pub ca_file: Option<PathBuf>,
+    /// First bundle (`https_spiffe`).
+    pub bootstrap: Option<Bootstrap>,
+}
+
+impl Definition {
+    /// Whether both fetch from the same place in the same way.
+    pub fn same_endpoint(&self, other: &Self) -> bool {
+        self.url == other.url && self.profile == other.profile && self.ca_file == other.ca_file
+    }
+}
+
+/// One definition a partner from the configuration and from each issuer's relationships.
+///
+/// The configuration wins, as in SPIRE; among issuers the first by name of its trust domain does. An issuer that names
+/// the same endpoint joins the receivers; one that names another is listed as a conflict and receives nothing, because
+/// a partner has one bundle.
+pub fn merge(
+    configured: &[ConfiguredRelationship],
+    by_issuer: &BTreeMap<TrustDomain, Vec<IssuerRelationship>>,
+) -> BTreeMap<TrustDomain, Definition> {
+    let mut merged: BTreeMap<TrustDomain, Definition> = configured
+        .iter()
+        .map(|item| {
+            let definition = Definition {
+                trust_domain: item.trust_domain.clone(),
+                url: item.url.clone(),
+                profile: item.profile.clone(),
+                origin: Origin::Config,
+                receivers: item.local_trust_domains.clone(),
+                conflicts: BTreeSet::new(),
+                ca_file: item.ca_file.clone(),
+                bootstrap: item.bootstrap_bundle_file.clone().map(Bootstrap::File),
+            };
+            (item.trust_domain.clone(), definition)
+        })
+        .collect();
+    for (local, relationships) in by_issuer {
+        for item in relationships.iter().filter(|item| item.trust_domain != *local) {
+            match merged.get_mut(&item.trust_domain) {
+                None => {
+                    let definition = Definition {
+                        trust_domain: item.trust_domain.clone(),
+                        url: item.url.clone(),
+                        profile: item.profile.clone(),
+                        origin: Origin::Issuer,
+                        receivers: BTreeSet::from([local.clone()]),
+                        conflicts: BTreeSet::new(),
+                        ca_file: None,
+                        bootstrap: item.bundle.clone().map(Bootstrap::Bundle),
+                    };
+                    merged.insert(item.trust_domain.clone(), definition);
+                }
+                Some(definition) if definition.url == item.url && definition.profile == item.profile => {
+                    definition.receivers.insert(local.clone());
+                    if definition.bootstrap.is_none() {
+                        definition.bootstrap = item.bundle.clone().map(Bootstrap::Bundle);
+                    }
+                }
+                Some(definition) if definition.receivers.contains(local) => {
+                    // The configuration already says where this issuer's copy comes from.
+                }
+                Some(definition) => {
+                    definition.conflicts.insert(local.clone());
+                }
+            }
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use federation_specs::proto::types::{
+        Bundle as ProtoBundle, HttpsWebProfile, HttpsspiffeProfile, federation_relationship::BundleEndpointProfile,
+    };
+
+    fn td(name: &str) -> TrustDomain {
+        TrustDomain::parse(name).unwrap()
+    }
+
+    fn message(name: &str, url: &str) -> FederationRelationship {
+        FederationRelationship {
+            trust_domain: name.to_owned(),
+            bundle_endpoint_url: url.to_owned(),
+            bundle_endpoint_profile: Some(BundleEndpointProfile::HttpsWeb(HttpsWebProfile {})),
+            trust_domain_bundle: None,
+        }
+    }
+
+    fn at_issuer(name: &str, url: &str) -> IssuerRelationship {
+        IssuerRelationship::from_proto(&message(name, url)).unwrap()
+    }
+
+    fn configured(name: &str, url: &str, receivers: &[&str]) -> ConfiguredRelationship {
+        ConfiguredRelationship {
+            trust_domain: td(name),
+            local_trust_domains: receivers.iter().map(|name| td(name)).collect(),
+            url: EndpointUrl::parse(url).unwrap(),
+            profile: EndpointProfile::HttpsWeb,
+            ca_file: None,
+            bootstrap_bundle_file: None,
+        }
+    }
+
+    #[test]
+    fn reads_what_an_issuer_sends() {
+        let mut spiffe = message("spiffe://partner.example", "https://p.example/");
+        spiffe.bundle_endpoint_profile = Some(BundleEndpointProfile::HttpsSpiffe(HttpsspiffeProfile {
+            endpoint_spiffe_id: "spiffe://partner.example/gw".to_owned(),
+        }));
+        let read = IssuerRelationship::from_proto(&spiffe).unwrap();
+        assert_eq!(read.trust_domain, td("partner.example"));
+        assert!(matches!(read.profile, EndpointProfile::HttpsSpiffe { .. }));
+
+        let mut without = message("partner.example", "https://p.example/");
+        without.bundle_endpoint_profile = None;
+        let error = IssuerRelationship::from_proto(&without).unwrap_err().to_string();
+        assert!(error.contains("unsupported bundle endpoint profile"), "{error}");
+        assert!(IssuerRelationship::from_proto(&message("partner.example", "http://p.example/")).is_err());
+        assert!(IssuerRelationship::from_proto(&message("Not A Domain", "https://p.example/")).is_err());
+
+        // A bundle of another domain, or without keys, is none.
+        let mut foreign = message("partner.example", "https://p.example/");
+        foreign.trust_domain_bundle =
+            Some(ProtoBundle { trust_domain: "other.example".to_owned(), ..ProtoBundle::default() });
+        assert_eq!(IssuerRelationship::from_proto(&foreign).unwrap().bundle, None);
+    }
+
+    #[test]
+    fn the_configuration_wins_and_conflicts_are_listed() {
+        let configured = [configured("p.example", "https://one.example/", &["a.example"])];
+        let by_issuer = BTreeMap::from([
+            (td("a.example"), vec![at_issuer("p.example", "https://two.example/")]),
+            (td("b.example"), vec![at_issuer("p.example", "https://one.example/")]),
+            (td("c.example"), vec![at_issuer("p.example", "https://three.example/"), at_issuer("c.example", "https://x/")]),
+        ]);
+        let merged = merge(&configured, &by_issuer);
+        assert_eq!(merged.len(), 1, "{merged:?}");
+        let definition = &merged[&td("p.example")];
+        assert_eq!(definition.url.to_string(), "https://one.example/");
+        assert_eq!(definition.origin, Origin::Config);
+        assert_eq!(definition.receivers, BTreeSet::from([td("a.example"), td("b.example")]));
+        assert_eq!(definition.conflicts, BTreeSet::from([td("c.example")]));
+    }
+
+    #[test]
+    fn issuers_share_one_definition_a_partner() {
+        let by_issuer = BTreeMap::from([
+            (td("a.example"), vec![at_issuer("p.example", "https://one.example/")]),
+            (td("b.example"), vec![at_issuer("p.example", "https://one.example/"), at_issuer("q.example", "https://q/")]),
+        ]);
+        let merged = merge(&[], &by_issuer);
+        assert_eq!(merged[&td("p.example")].receivers.len(), 2);
+        assert_eq!(merged[&td("p.example")].origin, Origin::Issuer);
+        assert_eq!(merged[&td("q.example")].receivers, BTreeSet::from([td("b.example")]));
+    }
+}

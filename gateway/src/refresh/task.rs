@@ -1,0 +1,157 @@
+//! The life of one relationship: wait, fetch, wait again. Nothing here is shared with another relationship except the
+//! limit of fetches at the same time.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    deliver::Deliveries,
+    relationship::Definition,
+    schedule::Schedule,
+    updater::{UpdateError, Updater},
+};
+use crate::{
+    api::RefreshRequest,
+    store::relationships::RefreshState,
+};
+
+/// Longest error text kept of a failed refresh.
+const MAX_ERROR_BYTES: usize = 2048;
+
+/// Somebody waits for a refresh.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) options: RefreshRequest,
+    /// Answered with whether a new bundle is in force, or why the refresh failed.
+    pub(super) reply: oneshot::Sender<Result<bool, String>>,
+}
+
+/// What the tasks of all relationships share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) updater: Updater,
+    pub(super) deliveries: Arc<Deliveries>,
+    pub(super) fetches: Semaphore,
+}
+
+/// One relationship's task.
+pub(super) struct Task {
+    pub(super) shared: Arc<Shared>,
+    pub(super) definition: watch::Receiver<Arc<Definition>>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    /// What others read; written after each attempt.
+    pub(super) status: Arc<Mutex<RefreshState>>,
+    pub(super) cancelled: CancellationToken,
+}
+
+impl Task {
+    /// Runs until cancelled.
+    pub(super) async fn run(mut self) {
+        let mut definition = Arc::clone(&self.definition.borrow_and_update());
+        let mut state = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let held = self.shared.updater.partners().get(&definition.trust_domain);
+        let hint = held.as_ref().and_then(|held| held.bundle.refresh_hint());
+        let mut schedule = Schedule::new(*self.shared.updater.limits(), hint);
+        let known = held.is_some() && state.etag_url.as_deref() == Some(&definition.url.to_string());
+        let mut wait = if known { self.first_wait(&state) } else { Duration::ZERO };
+        loop {
+            let request = tokio::select! {
+                () = self.cancelled.cancelled() => return,
+                () = self.shared.updater.clock().sleep(wait) => None,
+                Some(request) = self.requests.recv() => Some(request),
+                changed = self.definition.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let before = std::mem::replace(&mut definition, Arc::clone(&self.definition.borrow_and_update()));
+                    let failing_and_helped =
+                        state.consecutive_failures > 0 && definition.bootstrap != before.bootstrap;
+                    if definition.same_endpoint(&before) && !failing_and_helped {
+                        wait = self.first_wait(&state);
+                        continue;
+                    }
+                    None
+                }
+            };
+            wait = self.refresh(&definition, &mut state, &mut schedule, request).await;
+            if self.cancelled.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    /// The rest of the wait that was decided before, at most one regular interval.
+    fn first_wait(&self, state: &RefreshState) -> Duration {
+        let now = self.shared.updater.clock().now();
+        let rest = state.next_refresh.map_or(Duration::ZERO, |next| (next - now).try_into().unwrap_or_default());
+        rest.min(self.shared.updater.limits().max_interval)
+    }
+
+    async fn refresh(
+        &self,
+        definition: &Definition,
+        state: &mut RefreshState,
+        schedule: &mut Schedule,
+        request: Option<Request>,
+    ) -> Duration {
+        let shared = &*self.shared;
+        let options = request.as_ref().map(|request| request.options).unwrap_or_default();
+        // Never closed, so an error cannot happen; a fetch without a permit would only be one too many.
+        let permit = shared.fetches.acquire().await.ok();
+        state.last_attempt = Some(shared.updater.clock().now());
+        let outcome = shared.updater.update(definition, options, state, &self.cancelled).await;
+        drop(permit);
+        let now = shared.updater.clock().now();
+        let (wait, answer) = match outcome {
+            Ok(update) => {
+                if state.last_error.take().is_some() {
+                    tracing::info!(trust_domain = %definition.trust_domain, "refresh works again");
+                }
+                state.last_success = Some(now);
+                state.consecutive_failures = 0;
+                (schedule.after_success(update.refresh_hint), Ok(update.changed))
+            }
+            Err(UpdateError::Cancelled) => {
+                answer(request, Err(UpdateError::Cancelled.to_string()));
+                return Duration::ZERO;
+            }
+            Err(error) => {
+                let mut text = error.to_string();
+                text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
+                if state.last_error.as_ref() != Some(&text) {
+                    tracing::warn!(
+                        trust_domain = %definition.trust_domain,
+                        url = %definition.url,
+                        error = %text,
+                        "refresh failed; the bundle held stays in force"
+                    );
+                }
+                state.consecutive_failures = state.consecutive_failures.saturating_add(1);
+                state.last_error = Some(text.clone());
+                (schedule.after_failure(), Err(text))
+            }
+        };
+        state.next_refresh = Some(now + wait);
+        if let Err(error) = shared.updater.store().save_refresh_state(&definition.trust_domain, state).await {
+            tracing::warn!(trust_domain = %definition.trust_domain, %error, "state of the relationship not stored");
+        }
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = state.clone();
+        if answer.is_ok() {
+            shared.deliveries.refreshed(&definition.trust_domain, &definition.receivers);
+        }
+        self::answer(request, answer);
+        wait
+    }
+}
+
+/// Whoever asked may have gone away, which is fine.
+fn answer(request: Option<Request>, outcome: Result<bool, String>) {
+    if let Some(request) = request {
+        let _ = request.reply.send(outcome);
+    }
+}

@@ -1,0 +1,288 @@
+//! The bundles this gateway serves: one slot a trust domain, rendered once when the content changes, read without a
+//! lock by every request.
+
+pub(crate) mod rendered;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use federation_specs::{
+    bundle::{Bundle, BundleSet},
+    bundle_json,
+    id::TrustDomain,
+    oidc::DiscoveryDocument,
+};
+use http::{HeaderValue, header};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use self::rendered::{Rendered, digest_hex};
+use crate::settings::{LocalDomain, OidcSettings};
+
+/// Caches may keep a document for this part of the refresh hint.
+///
+/// Consumers poll at a quarter of the hint, so that a cache in between at most doubles the time after which they see
+/// a change, which still lies within the hint.
+pub const MAX_AGE_PER_HINT: u32 = 4;
+
+/// The own bundle of one trust domain as it is served now.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The bundle with the configured refresh hint. Taint marks, which the document does not show, are those of the
+    /// source.
+    pub bundle: Arc<Bundle>,
+    /// The served document.
+    pub document: bytes::Bytes,
+    /// SHA-256 of the document, lowercase hex.
+    pub digest: String,
+    /// When this document was first served.
+    pub changed_at: OffsetDateTime,
+}
+
+/// What requests read.
+#[derive(Debug)]
+struct Documents {
+    bundle: Arc<Rendered>,
+    /// `None` when the domain has no JWT keys.
+    jwks: Option<Arc<Rendered>>,
+}
+
+/// One served trust domain.
+#[derive(Debug)]
+pub struct ServedDomain {
+    settings: LocalDomain,
+    documents: ArcSwapOption<Documents>,
+    discovery: Option<Arc<Rendered>>,
+    published: watch::Sender<Option<Arc<Published>>>,
+    publishing: Mutex<()>,
+}
+
+/// What [`ServedDomain::publish`] did.
+#[derive(Debug, Clone)]
+pub enum Publication {
+    /// The document is the one already served.
+    Unchanged,
+    /// A new document is served from now on.
+    Changed(Arc<Published>),
+}
+
+/// Why a bundle is not served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// It is another domain's.
+    #[error("the source of trust domain `{expected}` gave the bundle of `{given}`; check which issuer it points to")]
+    WrongTrustDomain {
+        /// The served domain.
+        expected: TrustDomain,
+        /// The bundle's.
+        given: TrustDomain,
+    },
+    /// It has no keys, although one with keys is served.
+    #[error(
+        "the source of trust domain `{trust_domain}` gave a bundle without keys; the one before is served on, check \
+         the issuer"
+    )]
+    Emptied {
+        /// The served domain.
+        trust_domain: TrustDomain,
+    },
+}
+
+impl ServedDomain {
+    /// A domain without a bundle yet. `now` dates its OIDC discovery document.
+    pub fn new(settings: LocalDomain, now: OffsetDateTime) -> Self {
+        let discovery = settings.oidc.as_ref().map(|oidc| Arc::new(discovery(oidc, now, settings.refresh_hint)));
+        Self {
+            settings,
+            documents: ArcSwapOption::empty(),
+            discovery,
+            published: watch::Sender::new(None),
+            publishing: Mutex::new(()),
+        }
+    }
+
+    /// How the domain is configured.
+    pub fn settings(&self) -> &LocalDomain {
+        &self.settings
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &TrustDomain {
+        &self.settings.name
+    }
+
+    /// The bundle served now.
+    pub fn current(&self) -> Option<Arc<Published>> {
+        self.published.borrow().clone()
+    }
+
+    /// Follows the bundle served.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Published>>> {
+        self.published.subscribe()
+    }
+
+    /// Serves `bundle`, with the configured refresh hint, from now on. `changed_at` is its date if it differs from what
+    /// is served now.
+    ///
+    /// # Errors
+    /// When the bundle belongs to another domain, or lost all its keys; what was served stays.
+    pub fn publish(&self, bundle: &Bundle, changed_at: OffsetDateTime) -> Result<Publication, PublishError> {
+        if bundle.trust_domain() != self.name() {
+            return Err(PublishError::WrongTrustDomain {
+                expected: self.name().clone(),
+                given: bundle.trust_domain().clone(),
+            });
+        }
+        let _one_at_a_time = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let bundle = bundle.clone().with_refresh_hint(Some(self.settings.refresh_hint));
+        let document = bundle_json::encode(&bundle);
+        let digest = digest_hex(&document);
+        let before = self.current();
+        if let Some(before) = &before {
+            if bundle.is_empty() && !before.bundle.is_empty() {
+                return Err(PublishError::Emptied { trust_domain: self.name().clone() });
+            }
+            if before.digest == digest {
+                if taints(&before.bundle) != taints(&bundle) {
+                    let published = Published { bundle: Arc::new(bundle), ..(**before).clone() };
+                    self.published.send_replace(Some(Arc::new(published)));
+                }
+                return Ok(Publication::Unchanged);
+            }
+            if before.bundle.sequence() > bundle.sequence() {
+                tracing::warn!(
+                    trust_domain = %self.name(),
+                    served = ?before.bundle.sequence(),
+                    given = ?bundle.sequence(),
+                    "the source went back to a lower sequence; partners that check sequences will refuse this bundle"
+                );
+            }
+        }
+        let max_age = self.settings.refresh_hint / MAX_AGE_PER_HINT;
+        let jwks = self.settings.oidc.as_ref().and_then(|_| jwks(&bundle, changed_at, max_age, self.jwks_before()));
+        let rendered = Rendered::json(document, changed_at, max_age);
+        let published = Arc::new(Published {
+            bundle: Arc::new(bundle),
+            document: rendered.body().clone(),
+            digest,
+            changed_at,
+        });
+        self.documents.store(Some(Arc::new(Documents { bundle: Arc::new(rendered), jwks })));
+        self.published.send_replace(Some(Arc::clone(&published)));
+        Ok(Publication::Changed(published))
+    }
+
+    fn jwks_before(&self) -> Option<Arc<Rendered>> {
+        self.documents.load().as_ref().and_then(|documents| documents.jwks.clone())
+    }
+}
+
+/// One document of a served domain, as a request asks for it.
+#[derive(Debug, Clone)]
+pub(crate) enum Document {
+    /// There it is.
+    Rendered(Arc<Rendered>),
+    /// The domain's bundle is not known yet.
+    NotYet,
+    /// The domain has no JWT keys.
+    NoJwtKeys,
+}
+
+impl ServedDomain {
+    pub(crate) fn bundle_document(&self) -> Document {
+        match &*self.documents.load() {
+            Some(documents) => Document::Rendered(Arc::clone(&documents.bundle)),
+            None => Document::NotYet,
+        }
+    }
+
+    pub(crate) fn discovery_document(&self) -> Document {
+        self.discovery.clone().map_or(Document::NotYet, Document::Rendered)
+    }
+
+    pub(crate) fn jwks_document(&self) -> Document {
+        match &*self.documents.load() {
+            Some(documents) => documents.jwks.clone().map_or(Document::NoJwtKeys, Document::Rendered),
+            None => Document::NotYet,
+        }
+    }
+}
+
+fn taints(bundle: &Bundle) -> Vec<bool> {
+    bundle.x509_authorities().iter().map(|authority| authority.tainted()).collect()
+}
+
+fn cors(rendered: Rendered) -> Rendered {
+    rendered.with_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))
+}
+
+fn discovery(oidc: &OidcSettings, now: OffsetDateTime, refresh_hint: Duration) -> Rendered {
+    let document = DiscoveryDocument::new(&oidc.issuer, &oidc.jwks_uri);
+    cors(Rendered::json(document.to_json(), now, refresh_hint / MAX_AGE_PER_HINT))
+}
+
+/// The key set, dated `changed_at` unless it is the same as `before`: an X.509 rotation does not touch it.
+fn jwks(
+    bundle: &Bundle,
+    changed_at: OffsetDateTime,
+    max_age: Duration,
+    before: Option<Arc<Rendered>>,
+) -> Option<Arc<Rendered>> {
+    if bundle.jwt_authorities().is_empty() {
+        return None;
+    }
+    let body = bundle_json::encode_oidc_jwks(bundle);
+    match before {
+        Some(before) if before.body() == &body => Some(before),
+        _ => Some(Arc::new(cors(Rendered::json(body, changed_at, max_age)))),
+    }
+}
+
+/// Every served domain, in the order of the configuration.
+#[derive(Debug)]
+pub struct ServedDomains {
+    domains: Vec<Arc<ServedDomain>>,
+    by_name: HashMap<TrustDomain, Arc<ServedDomain>>,
+}
+
+impl ServedDomains {
+    /// The domains of the configuration.
+    pub fn new(settings: &[LocalDomain], now: OffsetDateTime) -> Self {
+        let domains: Vec<_> =
+            settings.iter().map(|domain| Arc::new(ServedDomain::new(domain.clone(), now))).collect();
+        let by_name = domains.iter().map(|domain| (domain.name().clone(), Arc::clone(domain))).collect();
+        Self { domains, by_name }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ServedDomain>> {
+        self.domains.iter()
+    }
+
+    /// The one of that name.
+    pub fn get(&self, name: &TrustDomain) -> Option<&Arc<ServedDomain>> {
+        self.by_name.get(name)
+    }
+
+    /// The bundle of one served domain.
+    pub fn bundle(&self, name: &TrustDomain) -> Option<Arc<Bundle>> {
+        Some(Arc::clone(&self.get(name)?.current()?.bundle))
+    }
+
+    /// The bundles of all served domains that have one.
+    pub fn bundle_set(&self) -> BundleSet {
+        let mut set = BundleSet::default();
+        for published in self.domains.iter().filter_map(|domain| domain.current()) {
+            set.insert(Arc::clone(&published.bundle));
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+use super::*;
+
+const BASE: &str = "
+data_dir: /var/lib/entente-gateway
+listeners:
+  https_web:
+    bind_address: 127.0.0.1
+    bind_port: 8443
+    serving_cert_file: { cert_file_path: web.pem, key_file_path: web.key }
+  https_spiffe: { bind_address: 127.0.0.1, bind_port: 8444 }
+trust_domains:
+  - name: cloud.example
+    issuer: { socket_path: /run/issuer.sock }
+    endpoint_id: spiffe://cloud.example/entente/gateway
+    oidc: { issuer: 'https://oidc.example:8443/cloud' }
+relationships:
+  - trust_domain: onprem.example
+    url: https://gateway.onprem.example/bundle
+    profile: https_spiffe
+    endpoint_spiffe_id: spiffe://onprem.example/entente/gateway
+";
+
+fn check(yaml: &str) -> Result<Settings, SettingsError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.yaml");
+    std::fs::write(&path, yaml).unwrap();
+    let config: Config = service_kit::config::load(&path, config::ENV_PREFIX).unwrap();
+    Settings::check(&config)
+}
+
+fn refused(from: &str, to: &str) -> String {
+    assert!(BASE.contains(from), "the test changes nothing: {from}");
+    check(&BASE.replace(from, to)).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let settings = check(BASE).unwrap();
+    let domain = &settings.trust_domains[0];
+    assert_eq!(domain.path, "/cloud.example");
+    assert_eq!(domain.refresh_hint, Duration::from_secs(300));
+    assert_eq!(domain.poll_interval, Duration::from_secs(5));
+    assert_eq!(domain.server_names, ["cloud.example"]);
+    let oidc = domain.oidc.as_ref().unwrap();
+    assert_eq!(oidc.issuer, "https://oidc.example:8443/cloud");
+    assert_eq!(oidc.jwks_uri, "https://oidc.example:8443/cloud/keys");
+    assert_eq!(oidc.discovery_path, "/cloud/.well-known/openid-configuration");
+    assert_eq!(oidc.jwks_path, "/cloud/keys");
+    let relationship = &settings.relationships[0];
+    assert!(relationship.local_trust_domains.contains(&domain.name));
+    assert_eq!(settings.refresh.min_interval, Duration::from_secs(15));
+    assert_eq!(settings.refresh.timeout, Duration::from_secs(30));
+}
+
+#[test]
+fn oidc_issuer_without_path_keeps_its_exact_text() {
+    let settings = check(&BASE.replace("https://oidc.example:8443/cloud", "https://oidc.example/")).unwrap();
+    let oidc = settings.trust_domains[0].oidc.clone().unwrap();
+    assert_eq!(oidc.issuer, "https://oidc.example/");
+    assert_eq!(oidc.jwks_uri, "https://oidc.example/keys");
+    assert_eq!(oidc.discovery_path, "/.well-known/openid-configuration");
+    assert_eq!(oidc.jwks_path, "/keys");
+}
+
+#[test]
+fn each_wrong_value_names_its_key_and_a_remedy() {
+    let cases = [
+        ("127.0.0.1, bind_port: 8444", "host, bind_port: 8444", "listeners.https_spiffe.bind_address: `host` is no IP"),
+        ("bind_port: 8444", "bind_port: 8443", "give them different ports"),
+        ("spiffe://cloud.example/entente/gateway", "spiffe://other.example/g", "is not in trust domain `cloud.example`"),
+        ("spiffe://cloud.example/entente/gateway", "spiffe://cloud.example/spire/server", "is reserved"),
+        ("{ socket_path: /run/issuer.sock }", "{}", "trust_domains[0].issuer: names no issuer"),
+        ("{ socket_path: /run/issuer.sock }", "{ address: 'host:1' }", "issuer.workload_api_socket: is missing"),
+        ("{ socket_path: /run/issuer.sock }", "{ address: host, workload_api_socket: /s }", "is no host:port"),
+        ("https://oidc.example:8443/cloud", "http://oidc.example", "OIDC requires https"),
+        ("https://oidc.example:8443/cloud", "https://oidc.example/?a=b", "has a query"),
+        ("endpoint_spiffe_id:", "ca_file: x.pem\n    endpoint_spiffe_id:", "ca_file: belongs to profile https_web"),
+        ("profile: https_spiffe", "profile: https_web", "endpoint_spiffe_id: belongs to profile https_spiffe"),
+        ("https://gateway.onprem.example/bundle", "http://gateway.onprem.example", "relationships[0].url"),
+        ("trust_domain: onprem.example", "trust_domain: cloud.example", "is served by this gateway itself"),
+        ("trust_domain: onprem.example", "trust_domain: On_Prem!", "relationships[0].trust_domain"),
+        ("    url:", "    local_trust_domains: [third.example]\n    url:", "is not served by this gateway"),
+        ("    endpoint_id: spiffe://cloud.example/entente/gateway\n", "", "no trust domain has an endpoint_id"),
+        ("    oidc:", "    path: cloud\n    oidc:", "write `/cloud`"),
+        ("    oidc:", "    path: /cloud/keys\n    oidc:", "is already used by trust_domains[0].path"),
+        ("    oidc:", "    refresh_hint: 0s\n    oidc:", "trust_domains[0].refresh_hint"),
+    ];
+    for (from, to, expected) in cases {
+        let message = refused(from, to);
+        assert!(message.contains(expected), "{to}: {message}");
+    }
+}
+
+#[test]
+fn the_example_in_the_documentation_is_valid() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/gateway.yaml");
+    let config: Config = service_kit::config::load(std::path::Path::new(path), config::ENV_PREFIX).unwrap();
+    Settings::check(&config).unwrap();
+}

@@ -1,0 +1,126 @@
+//! What the gateway keeps across restarts, in SQLite: one aggregate a file.
+
+pub mod deliveries;
+pub mod partner_bundles;
+pub mod relationships;
+pub mod served;
+
+use std::path::Path;
+
+use federation_specs::{bundle_json::BundleJsonError, id::IdError};
+use service_kit::{
+    clock::SharedClock,
+    database::{Database, DatabaseError, TransactionError},
+};
+use sqlx::migrate::Migrator;
+use time::OffsetDateTime;
+
+pub use partner_bundles::Acceptance;
+
+/// Name of the database inside the data folder.
+pub const FILE_NAME: &str = "gateway.sqlite3";
+
+/// The schema's history. A landed step never changes.
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// Why the store did not do as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A stored value cannot be read.
+    #[error("stored {what} of `{trust_domain}` cannot be read: {problem}; restore the database from a backup")]
+    Unreadable {
+        /// What kind of record.
+        what: &'static str,
+        /// Whose.
+        trust_domain: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl TransactionError for StoreError {
+    fn database(&self) -> Option<&DatabaseError> {
+        match self {
+            Self::Database(error) => Some(error),
+            Self::Unreadable { .. } => None,
+        }
+    }
+}
+
+/// The gateway's database. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    database: Database,
+}
+
+impl Store {
+    /// Opens the database in `data_dir`, making or upgrading it.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] naming the file.
+    pub async fn open(data_dir: &Path, clock: SharedClock) -> Result<Self, StoreError> {
+        Ok(Self { database: Database::open(&data_dir.join(FILE_NAME), &MIGRATIONS, clock).await? })
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        Ok(self.database.ping().await?)
+    }
+
+    /// Finishes and closes the file.
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
+}
+
+fn unreadable(what: &'static str, trust_domain: &str, problem: impl ToString) -> StoreError {
+    StoreError::Unreadable { what, trust_domain: trust_domain.to_owned(), problem: problem.to_string() }
+}
+
+fn parse_trust_domain(what: &'static str, name: &str) -> Result<federation_specs::id::TrustDomain, StoreError> {
+    federation_specs::id::TrustDomain::parse(name).map_err(|cause: IdError| unreadable(what, name, cause))
+}
+
+fn parse_bundle(
+    what: &'static str,
+    name: &str,
+    document: &[u8],
+) -> Result<federation_specs::bundle::Bundle, StoreError> {
+    let trust_domain = parse_trust_domain(what, name)?;
+    let parsed = federation_specs::bundle_json::parse(&trust_domain, document)
+        .map_err(|cause: BundleJsonError| unreadable(what, name, cause))?;
+    Ok(parsed.bundle)
+}
+
+fn from_unix(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+fn to_unix(time: OffsetDateTime) -> i64 {
+    time.unix_timestamp()
+}
+
+/// Sequences are stored as the signed integers SQL has; the bits stay the same.
+fn to_sql(sequence: u64) -> i64 {
+    i64::from_ne_bytes(sequence.to_ne_bytes())
+}
+
+fn from_sql(sequence: i64) -> u64 {
+    u64::from_ne_bytes(sequence.to_ne_bytes())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! Partners' bundles: the one in force, and every one accepted before it.
+
+use std::sync::Arc;
+
+use federation_specs::{bundle_change::BundleChange, id::TrustDomain};
+use sqlx::{Row as _, SqliteConnection};
+
+use super::{Store, StoreError, from_sql, from_unix, parse_bundle, relationships::RefreshState, to_sql, to_unix};
+use crate::{
+    api::HistoryEntry,
+    partners::{HeldBundle, content_digest},
+};
+
+/// Accepted bundles kept for one partner; the oldest ones go first.
+pub const MAX_HISTORY: i64 = 200;
+
+/// A bundle about to be put in force.
+#[derive(Debug, Clone, Copy)]
+pub struct Acceptance<'a> {
+    /// The bundle.
+    pub held: &'a HeldBundle,
+    /// The document as it was fetched.
+    pub document: &'a [u8],
+    /// Where it was fetched.
+    pub source_url: &'a str,
+    /// Against the one in force before.
+    pub change: &'a BundleChange,
+}
+
+impl Store {
+    /// Stores an accepted bundle, its history record and the relationship's state, all or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; nothing changed then.
+    pub async fn accept(&self, acceptance: Acceptance<'_>, state: &RefreshState) -> Result<(), StoreError> {
+        self.database
+            .run_tx("accept_partner_bundle", |mut connection| {
+                Box::pin(async move {
+                    let id = insert_history(&mut connection, acceptance).await?;
+                    let name = acceptance.held.bundle.trust_domain().as_str();
+                    sqlx::query(
+                        "insert into partner_bundles (trust_domain, history_id) values ($1, $2)
+                     on conflict (trust_domain) do update set history_id = excluded.history_id",
+                    )
+                    .bind(name)
+                    .bind(id)
+                    .execute(&mut *connection)
+                    .await?;
+                    sqlx::query(
+                        "delete from bundle_history where trust_domain = $1 and id <= (
+                       select id from bundle_history where trust_domain = $1
+                       order by id desc limit 1 offset $2)",
+                    )
+                    .bind(name)
+                    .bind(MAX_HISTORY)
+                    .execute(&mut *connection)
+                    .await?;
+                    super::relationships::upsert(&mut connection, acceptance.held.bundle.trust_domain(), state).await
+                })
+            })
+            .await
+    }
+
+    /// Every bundle in force.
+    ///
+    /// # Errors
+    /// [`StoreError`]; one unreadable bundle is an error, because losing trust silently would be worse.
+    pub async fn partner_bundles(&self) -> Result<Vec<HeldBundle>, StoreError> {
+        let rows = sqlx::query(
+            "select h.trust_domain, h.document, h.digest, h.accepted_at
+             from partner_bundles p join bundle_history h on h.id = p.history_id order by h.trust_domain",
+        )
+        .fetch_all(self.database.reader())
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let document: Vec<u8> = row.try_get("document")?;
+                let bundle = parse_bundle("partner bundle", row.try_get("trust_domain")?, &document)?;
+                Ok(HeldBundle {
+                    content_digest: content_digest(&bundle),
+                    digest: row.try_get("digest")?,
+                    accepted_at: from_unix(row.try_get("accepted_at")?),
+                    bundle: Arc::new(bundle),
+                })
+            })
+            .collect()
+    }
+
+    /// A partner's accepted bundles, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn history(&self, trust_domain: &TrustDomain, limit: u32) -> Result<Vec<HistoryEntry>, StoreError> {
+        let rows = sqlx::query(
+            "select id, accepted_at, sequence, digest, source_url, x509_added, x509_removed, jwt_added, jwt_removed
+             from bundle_history where trust_domain = $1 order by id desc limit $2",
+        )
+        .bind(trust_domain.as_str())
+        .bind(i64::from(limit))
+        .fetch_all(self.database.reader())
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(HistoryEntry {
+                    id: row.try_get("id")?,
+                    accepted_at: from_unix(row.try_get("accepted_at")?),
+                    sequence: row.try_get::<Option<i64>, _>("sequence")?.map(from_sql),
+                    digest: row.try_get("digest")?,
+                    source_url: row.try_get("source_url")?,
+                    x509_added: row.try_get("x509_added")?,
+                    x509_removed: row.try_get("x509_removed")?,
+                    jwt_added: row.try_get("jwt_added")?,
+                    jwt_removed: row.try_get("jwt_removed")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether a bundle with these authorities was ever accepted from the partner.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn knows_content(&self, trust_domain: &TrustDomain, digest: &str) -> Result<bool, StoreError> {
+        let row = sqlx::query("select 1 from bundle_history where trust_domain = $1 and content_digest = $2 limit 1")
+            .bind(trust_domain.as_str())
+            .bind(digest)
+            .fetch_optional(self.database.reader())
+            .await?;
+        Ok(row.is_some())
+    }
+}
+
+async fn insert_history(connection: &mut SqliteConnection, acceptance: Acceptance<'_>) -> Result<i64, StoreError> {
+    let held = acceptance.held;
+    let change = acceptance.change;
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let row = sqlx::query(
+        "insert into bundle_history
+           (trust_domain, accepted_at, sequence, digest, content_digest, source_url, document,
+            x509_added, x509_removed, jwt_added, jwt_removed)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) returning id",
+    )
+    .bind(held.bundle.trust_domain().as_str())
+    .bind(to_unix(held.accepted_at))
+    .bind(held.bundle.sequence().map(to_sql))
+    .bind(&held.digest)
+    .bind(&held.content_digest)
+    .bind(acceptance.source_url)
+    .bind(acceptance.document)
+    .bind(count(change.x509.added.len()))
+    .bind(count(change.x509.removed.len()))
+    .bind(count(change.jwt.added.len()))
+    .bind(count(change.jwt.removed.len()))
+    .fetch_one(connection)
+    .await?;
+    Ok(row.try_get("id")?)
+}

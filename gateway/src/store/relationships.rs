@@ -1,0 +1,200 @@
+//! How each relationship is doing, and the relationships created at issuers as last seen there.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use federation_specs::{
+    bundle_json,
+    id::{SpiffeId, TrustDomain},
+    profile::{EndpointProfile, EndpointUrl},
+};
+use sqlx::{Row as _, SqliteConnection};
+use time::OffsetDateTime;
+
+use super::{Store, StoreError, from_sql, from_unix, parse_bundle, parse_trust_domain, to_sql, to_unix, unreadable};
+use crate::refresh::relationship::IssuerRelationship;
+
+/// The state of one relationship.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RefreshState {
+    /// When a fetch was last tried.
+    pub last_attempt: Option<OffsetDateTime>,
+    /// When the partner last answered with an acceptable bundle, changed or not.
+    pub last_success: Option<OffsetDateTime>,
+    /// When the next fetch is due.
+    pub next_refresh: Option<OffsetDateTime>,
+    /// Why the last attempt failed; `None` after a success.
+    pub last_error: Option<String>,
+    /// Failed attempts since the last success.
+    pub consecutive_failures: u32,
+    /// Entity tag of the last accepted answer.
+    pub etag: Option<String>,
+    /// The URL that gave it.
+    pub etag_url: Option<String>,
+    /// The sequence below which an answer is a rollback.
+    pub highest_sequence: Option<u64>,
+    /// Content digest of the bootstrap bundle at the last success.
+    pub bootstrap_digest: Option<String>,
+}
+
+impl Store {
+    /// The state of every relationship there is or was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn refresh_states(&self) -> Result<HashMap<TrustDomain, RefreshState>, StoreError> {
+        let rows = sqlx::query("select * from relationships").fetch_all(self.database.reader()).await?;
+        rows.into_iter()
+            .map(|row| {
+                let trust_domain = parse_trust_domain("relationship", row.try_get("trust_domain")?)?;
+                let time = |column: &str| row.try_get::<Option<i64>, _>(column).map(|time| time.map(from_unix));
+                let state = RefreshState {
+                    last_attempt: time("last_attempt")?,
+                    last_success: time("last_success")?,
+                    next_refresh: time("next_refresh")?,
+                    last_error: row.try_get("last_error")?,
+                    consecutive_failures: row.try_get("consecutive_failures")?,
+                    etag: row.try_get("etag")?,
+                    etag_url: row.try_get("etag_url")?,
+                    highest_sequence: row.try_get::<Option<i64>, _>("highest_sequence")?.map(from_sql),
+                    bootstrap_digest: row.try_get("bootstrap_digest")?,
+                };
+                Ok((trust_domain, state))
+            })
+            .collect()
+    }
+
+    /// Stores the state of one relationship.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn save_refresh_state(&self, trust_domain: &TrustDomain, state: &RefreshState) -> Result<(), StoreError> {
+        self.database
+            .run_tx("save_refresh_state", |mut connection| {
+                Box::pin(async move { upsert(&mut connection, trust_domain, state).await })
+            })
+            .await
+    }
+
+    /// The relationships of every issuer as last seen, by local trust domain.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn issuer_relationships(&self) -> Result<BTreeMap<TrustDomain, Vec<IssuerRelationship>>, StoreError> {
+        let rows = sqlx::query("select * from issuer_relationships order by local_trust_domain, trust_domain")
+            .fetch_all(self.database.reader())
+            .await?;
+        let mut all: BTreeMap<TrustDomain, Vec<IssuerRelationship>> = BTreeMap::new();
+        for row in rows {
+            let what = "relationship";
+            let local = parse_trust_domain(what, row.try_get("local_trust_domain")?)?;
+            let name: String = row.try_get("trust_domain")?;
+            let endpoint: Option<String> = row.try_get("endpoint_spiffe_id")?;
+            let bootstrap: Option<Vec<u8>> = row.try_get("bootstrap")?;
+            let profile = match endpoint {
+                None => EndpointProfile::HttpsWeb,
+                Some(id) => EndpointProfile::HttpsSpiffe {
+                    endpoint_id: SpiffeId::parse(&id).map_err(|cause| unreadable(what, &name, cause))?,
+                },
+            };
+            let bundle = bootstrap.map(|document| parse_bundle(what, &name, &document)).transpose()?;
+            all.entry(local).or_default().push(IssuerRelationship {
+                trust_domain: parse_trust_domain(what, &name)?,
+                url: EndpointUrl::parse(row.try_get("url")?).map_err(|cause| unreadable(what, &name, cause))?,
+                profile,
+                bundle: bundle.map(Arc::new),
+            });
+        }
+        Ok(all)
+    }
+
+    /// Brings what is stored of one issuer's relationships up to date: `changed` ones are written, `removed` ones go.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn save_issuer_relationships(
+        &self,
+        local: &TrustDomain,
+        changed: &[IssuerRelationship],
+        removed: &[TrustDomain],
+    ) -> Result<(), StoreError> {
+        self.database
+            .run_tx("save_issuer_relationships", |mut connection| {
+                Box::pin(async move {
+                    for trust_domain in removed {
+                        sqlx::query(
+                            "delete from issuer_relationships where local_trust_domain = $1 and trust_domain = $2",
+                        )
+                        .bind(local.as_str())
+                        .bind(trust_domain.as_str())
+                        .execute(&mut *connection)
+                        .await?;
+                    }
+                    for relationship in changed {
+                        insert(&mut connection, local, relationship).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
+    }
+}
+
+pub(super) async fn upsert(
+    connection: &mut SqliteConnection,
+    trust_domain: &TrustDomain,
+    state: &RefreshState,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "insert into relationships
+           (trust_domain, last_attempt, last_success, next_refresh, last_error, consecutive_failures,
+            etag, etag_url, highest_sequence, bootstrap_digest)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         on conflict (trust_domain) do update set
+           last_attempt = excluded.last_attempt, last_success = excluded.last_success,
+           next_refresh = excluded.next_refresh, last_error = excluded.last_error,
+           consecutive_failures = excluded.consecutive_failures, etag = excluded.etag,
+           etag_url = excluded.etag_url, highest_sequence = excluded.highest_sequence,
+           bootstrap_digest = excluded.bootstrap_digest",
+    )
+    .bind(trust_domain.as_str())
+    .bind(state.last_attempt.map(to_unix))
+    .bind(state.last_success.map(to_unix))
+    .bind(state.next_refresh.map(to_unix))
+    .bind(&state.last_error)
+    .bind(i64::from(state.consecutive_failures))
+    .bind(&state.etag)
+    .bind(&state.etag_url)
+    .bind(state.highest_sequence.map(to_sql))
+    .bind(&state.bootstrap_digest)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    local: &TrustDomain,
+    relationship: &IssuerRelationship,
+) -> Result<(), StoreError> {
+    let endpoint = match &relationship.profile {
+        EndpointProfile::HttpsWeb => None,
+        EndpointProfile::HttpsSpiffe { endpoint_id } => Some(endpoint_id.to_string()),
+    };
+    sqlx::query(
+        "insert into issuer_relationships (local_trust_domain, trust_domain, url, endpoint_spiffe_id, bootstrap)
+         values ($1, $2, $3, $4, $5)
+         on conflict (local_trust_domain, trust_domain) do update set
+           url = excluded.url, endpoint_spiffe_id = excluded.endpoint_spiffe_id, bootstrap = excluded.bootstrap",
+    )
+    .bind(local.as_str())
+    .bind(relationship.trust_domain.as_str())
+    .bind(relationship.url.to_string())
+    .bind(endpoint)
+    .bind(relationship.bundle.as_ref().map(|bundle| bundle_json::encode(bundle)))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
