@@ -87,6 +87,14 @@ impl UnixSocket {
         &self.file.path
     }
 
+    /// The next connection, for protocols other than gRPC.
+    ///
+    /// # Errors
+    /// When the kernel hands out none.
+    pub async fn accept(&self) -> io::Result<tokio::net::UnixStream> {
+        Ok(self.listener.accept().await?.0)
+    }
+
     pub(crate) fn listener(&self) -> &UnixListener {
         &self.listener
     }
