@@ -13,7 +13,9 @@ pub(crate) fn spiffe_id(text: &str) -> Result<types::Spiffeid, Failure> {
 
 /// A typed trust domain, with or without `spiffe://`.
 pub(crate) fn trust_domain(text: &str) -> Result<TrustDomain, Failure> {
-    TrustDomain::from_name_or_id(text).map_err(|error| Failure::chain(&error))
+    TrustDomain::from_name_or_id(text).map_err(|error| {
+        Failure::chain(&error).context(&format!("{} is no trust domain", crate::notation::quote(text)))
+    })
 }
 
 /// A SPIFFE ID as text; empty if absent.

@@ -98,7 +98,7 @@ async fn tokens_and_mints() -> Result<()> {
         &[
             (&["token", "generate", "-ttl", "0"], documented("ttl is required, you must provide one")?),
             (&["token", "generate", "-ttl", "-5"], "ttl"),
-            (&["token", "generate", "-spiffeID", "node"], "node"),
+            (&["token", "generate", "-spiffeID", "node"], "scheme is missing or invalid"),
             (&["token", "generate", "-spiffeID", "spiffe://elsewhere.example/node"], documented("invalid agent ID")?),
             (&["jwt", "mint", "-spiffeID", id], documented("at least one audience must be specified")?),
             (&["jwt", "mint", "-spiffeID", "x", "-audience", "a"], "scheme is missing or invalid"),

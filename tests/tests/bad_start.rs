@@ -46,7 +46,7 @@ async fn configuration_that_cannot_be_right() -> Result<()> {
         domain.stop().await?;
     }
     let answer = cli::entente(&["issuer", "run", "-config", "/nowhere/issuer.yaml"]).await?;
-    answer.refused(&["/nowhere/issuer.yaml", documented("does not exist")?]).map(drop)
+    answer.refused(&["/nowhere/issuer.yaml", documented("could not find config file")?]).map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
