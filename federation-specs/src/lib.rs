@@ -12,6 +12,7 @@ pub mod bundle_json;
 pub mod certificate;
 pub mod convert;
 mod der;
+pub mod distinguished_name;
 pub mod dns_name;
 pub mod id;
 pub mod jwt_svid;
