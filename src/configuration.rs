@@ -5,6 +5,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use service_kit::config::{self, ConfigError, FlagSetting};
+use service_kit::telemetry::LogLevel;
 
 use crate::failure::{Failure, error_chain};
 use crate::notation::quote;
@@ -25,6 +26,15 @@ impl Settings {
             self.0.push(FlagSetting::new(flag, path, value));
         }
         self
+    }
+
+    /// The log flags every service has. SPIRE writes levels in capitals.
+    pub(crate) fn log(self, level: Option<&str>, format: Option<&str>, file: Option<&str>) -> Self {
+        let known = level.and_then(|level| level.parse::<LogLevel>().ok());
+        let format = format.map(str::to_ascii_lowercase);
+        self.text("logLevel", "log_level", known.map(LogLevel::as_str).or(level))
+            .text("logFormat", "log_format", format.as_deref())
+            .text("logFile", "log_file", file)
     }
 
     /// A switch sets the key at `path` to true, if it is on.

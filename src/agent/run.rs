@@ -111,9 +111,7 @@ pub(super) fn configuration(arguments: &Arguments) -> Result<Config, Failure> {
             "allow_unauthenticated_verifiers",
             arguments.allow_unauthenticated_verifiers,
         )
-        .text("logFile", "log_file", arguments.log_file.as_deref())
-        .text("logFormat", "log_format", arguments.log_format.as_deref())
-        .text("logLevel", "log_level", arguments.log_level.as_deref());
+        .log(arguments.log_level.as_deref(), arguments.log_format.as_deref(), arguments.log_file.as_deref());
     let config: Config = configuration::load("agent", arguments.config.as_deref(), ENV_PREFIX, settings)?;
     config.check().map_err(|error| Failure::chain(&error))?;
     Ok(config)

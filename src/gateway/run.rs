@@ -37,9 +37,7 @@ pub(super) fn configuration(arguments: &Arguments) -> Result<Config, Failure> {
     let settings = Settings::new()
         .text("dataDir", "data_dir", arguments.data_dir.as_deref())
         .text("socketPath", "socket_path", arguments.socket_path.as_deref())
-        .text("logFile", "log_file", arguments.log_file.as_deref())
-        .text("logFormat", "log_format", arguments.log_format.as_deref())
-        .text("logLevel", "log_level", arguments.log_level.as_deref());
+        .log(arguments.log_level.as_deref(), arguments.log_format.as_deref(), arguments.log_file.as_deref());
     let config: Config = configuration::load("gateway", arguments.config.as_deref(), ENV_PREFIX, settings)?;
     Checked::check(&config).map_err(|error| Failure::chain(&error))?;
     Ok(config)
