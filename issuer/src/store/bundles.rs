@@ -55,6 +55,9 @@ impl BundleSelection {
     /// Everything.
     pub const ALL: Self =
         Self { x509_authorities: true, jwt_authorities: true, refresh_hint: true, sequence_number: true };
+    /// Nothing.
+    pub const NONE: Self =
+        Self { x509_authorities: false, jwt_authorities: false, refresh_hint: false, sequence_number: false };
 }
 
 impl Store {

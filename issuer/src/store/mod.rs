@@ -18,6 +18,8 @@ mod relationships;
 mod row;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

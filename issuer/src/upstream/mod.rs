@@ -4,6 +4,8 @@ pub mod disk;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
