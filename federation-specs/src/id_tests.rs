@@ -112,7 +112,7 @@ proptest! {
         let path: String = segments.iter().map(|segment| format!("/{segment}")).collect();
         let trust_domain = TrustDomain::parse(&name).unwrap();
         let id = SpiffeId::from_parts(&trust_domain, &path).unwrap();
-        prop_assert_eq!(&SpiffeId::parse(&id.to_string()).unwrap(), &id);
+        prop_assert_eq!(&SpiffeId::parse(&format!("{id}")).unwrap(), &id);
         prop_assert_eq!(id.path(), path);
         prop_assert_eq!(id.trust_domain(), &trust_domain);
     }

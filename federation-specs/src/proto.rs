@@ -7,6 +7,8 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::large_futures)]
 
+mod redacted;
+
 /// Every file of this module as an encoded `google.protobuf.FileDescriptorSet`,
 /// imports included, for gRPC reflection and JSON rendering.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -105,12 +105,27 @@ impl fmt::Display for KeyKind {
 }
 
 /// A public key whose form and value have been checked. Clones share one
-/// allocation; equality is that of the DER.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// allocation; equality is that of the key, whatever way its DER was written.
+#[derive(Clone)]
 pub struct PublicKey {
     spki: Arc<[u8]>,
     bits: Arc<[u8]>,
     kind: KeyKind,
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.bits == other.bits
+    }
+}
+
+impl Eq for PublicKey {}
+
+impl std::hash::Hash for PublicKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.kind.hash(state);
+        self.bits.hash(state);
+    }
 }
 
 impl fmt::Debug for PublicKey {

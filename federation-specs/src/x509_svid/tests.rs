@@ -25,7 +25,7 @@ fn error_of(params: CertificateParams) -> X509SvidError {
 fn a_plain_leaf_verifies() {
     let root = ca("root");
     let der = leaf(leaf_params(ID), &root);
-    let svid = verify(&[der.clone()], &x509_bundles(&[("cloud.example", &[&root])])).unwrap();
+    let svid = verify(std::slice::from_ref(&der), &x509_bundles(&[("cloud.example", &[&root])])).unwrap();
     assert_eq!((svid.id().as_str(), svid.leaf_der()), (ID, der.as_slice()));
     assert_eq!(svid.not_after(), datetime!(2039-01-01 00:00 UTC));
     assert!(svid.serial_decimal().bytes().all(|byte| byte.is_ascii_digit()));
@@ -134,7 +134,7 @@ fn every_signature_algorithm_verifies() {
         let root = CertifiedIssuer::self_signed(ca_params("root"), key).unwrap();
         let der = leaf(leaf_params(ID), &root);
         let bundles = x509_bundles(&[("cloud.example", &[&root])]);
-        verify(&[der.clone()], &bundles).unwrap();
+        verify(std::slice::from_ref(&der), &bundles).unwrap();
         assert!(authority(&root).certificate().is_self_signed());
 
         let mut altered = der;
@@ -154,8 +154,8 @@ fn times_are_checked_all_the_way_up() {
     let roots = x509_bundles(&[("cloud.example", &[&root])]);
     let end = datetime!(2030-01-01 00:00 UTC);
     let der = leaf(expired(leaf_params(ID)), &root);
-    assert_eq!(verify(&[der.clone()], &roots).unwrap_err(), X509SvidError::Expired(end));
-    verify_chain(&[der.clone()], &roots, end).unwrap();
+    assert_eq!(verify(std::slice::from_ref(&der), &roots).unwrap_err(), X509SvidError::Expired(end));
+    verify_chain(std::slice::from_ref(&der), &roots, end).unwrap();
     assert_eq!(
         verify_chain(&[der], &roots, datetime!(2019-12-31 23:59:59 UTC)).unwrap_err(),
         X509SvidError::NotYetValid(datetime!(2020-01-01 00:00 UTC))
