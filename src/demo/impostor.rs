@@ -32,7 +32,12 @@ pub(crate) fn make_root(certificate: &Path, key: &Path, now: OffsetDateTime) -> 
 }
 
 /// A leaf that claims `id`, signed by the root of another domain; chain in DER and key.
-pub(crate) fn forge(root: &Path, root_key: &Path, id: &SpiffeId, now: OffsetDateTime) -> Result<(Vec<Vec<u8>>, PrivateKey)> {
+pub(crate) fn forge(
+    root: &Path,
+    root_key: &Path,
+    id: &SpiffeId,
+    now: OffsetDateTime,
+) -> Result<(Vec<Vec<u8>>, PrivateKey)> {
     let root_key = KeyPair::from_pem(&std::fs::read_to_string(root_key)?).context("cannot read the root's key")?;
     let root = std::fs::read_to_string(root)?;
     let issuer = Issuer::from_ca_cert_pem(&root, root_key).context("cannot read the root")?;
@@ -70,7 +75,7 @@ pub(crate) async fn call(
     workload::call(server, config).await
 }
 
-/// The same, for a certificate that must be refused by a TLS alert; the alert's name.
+/// The same, for a certificate that must be refused by a TLS alert; names the alert.
 pub(crate) async fn refused(
     server: SocketAddr,
     server_id: &SpiffeId,
@@ -80,12 +85,20 @@ pub(crate) async fn refused(
 ) -> Result<String> {
     match call(server, server_id, server_bundle, chain, key).await {
         Ok(answer) => bail!("the certificate was accepted: {answer}"),
-        Err(error) => {
-            let text = format!("{error:?}");
-            let Some((_, rest)) = text.split_once("AlertReceived(") else {
-                bail!("refused, but not by a TLS alert: {error:#}")
-            };
-            Ok(rest.split(')').next().unwrap_or_default().to_owned())
-        }
+        Err(error) => match alert(&error) {
+            Some(alert) => Ok(format!("TLS alert {alert:?}")),
+            None => Err(error.context("refused, but not by a TLS alert")),
+        },
     }
+}
+
+/// The TLS alert by which the other side ended the connection.
+fn alert(error: &anyhow::Error) -> Option<rustls::AlertDescription> {
+    error.chain().find_map(|cause| {
+        let tls = cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;
+        match tls {
+            rustls::Error::AlertReceived(alert) => Some(*alert),
+            _ => None,
+        }
+    })
 }

@@ -99,12 +99,7 @@ impl Workload {
     }
 
     /// Waits until what the workload reported satisfies `holds`.
-    pub(crate) async fn until(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        holds: impl Fn(&Seen) -> bool,
-    ) -> Result<Seen> {
+    pub(crate) async fn until(&mut self, what: &str, limit: Duration, holds: impl Fn(&Seen) -> bool) -> Result<Seen> {
         let waited = tokio::time::timeout(limit, self.seen.wait_for(|seen| holds(seen))).await;
         let outcome = waited.map(|result| result.map(|seen| seen.clone()));
         match outcome {

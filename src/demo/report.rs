@@ -31,7 +31,11 @@ impl Report {
 
     /// Runs one step: prints its title, time and facts when it holds, or that it failed.
     #[expect(clippy::disallowed_methods, reason = "a stopwatch for people, not a decision about time")]
-    pub(crate) async fn step<T>(&mut self, title: &str, step: impl Future<Output = Result<(T, Vec<String>)>>) -> Result<T> {
+    pub(crate) async fn step<T>(
+        &mut self,
+        title: &str,
+        step: impl Future<Output = Result<(T, Vec<String>)>>,
+    ) -> Result<T> {
         let begun = Instant::now();
         let number = self.done + 1;
         match step.await {

@@ -36,12 +36,13 @@ pub(crate) async fn start(world: &mut World) -> Result<((), Facts)> {
 
 /// Registration entries for three workloads on each side.
 pub(crate) async fn register(world: &mut World) -> Result<((), Facts)> {
+    let own = std::env::current_exe()?;
     let mut facts = Vec::new();
     let sides = [(&world.cloud, "shop", &world.shop_program), (&world.onprem, "stock", &world.stock_program)];
     for (domain, name, program) in sides {
         put_entries(domain, name, program, &[]).await?;
         facts.push(format!("{}  unix:path:{}", domain.layout().id(&format!("/{name}"))?, program.display()));
-        facts.push(format!("{}  unix:path of this program", domain.layout().id("/you")?));
+        facts.push(format!("{}  unix:path:{}", domain.layout().id("/you")?, own.display()));
     }
     Ok(((), facts))
 }
@@ -83,13 +84,19 @@ pub(crate) async fn federate(world: &mut World) -> Result<((), Facts)> {
         })
         .await?;
     }
-    wait::until("cloud.example's issuer to receive the bundle", LIMIT, || cloud.federated_bundle(onprem_domain)).await?;
-    wait::until("onprem.example's issuer to receive the bundle", LIMIT, || onprem.federated_bundle(cloud_domain)).await?;
+    wait::until("cloud.example's issuer to receive the bundle", LIMIT, || cloud.federated_bundle(onprem_domain))
+        .await?;
+    wait::until("onprem.example's issuer to receive the bundle", LIMIT, || onprem.federated_bundle(cloud_domain))
+        .await?;
 
     put_entries(&world.cloud, "shop", &world.shop_program, &[onprem_domain]).await?;
     put_entries(&world.onprem, "stock", &world.stock_program, &[cloud_domain]).await?;
     let facts = vec![
-        format!("cloud.example <- {}  https_spiffe, {}", onprem_layout.bundle_url_spiffe(), onprem_layout.endpoint_id()?),
+        format!(
+            "cloud.example <- {}  https_spiffe, {}",
+            onprem_layout.bundle_url_spiffe(),
+            onprem_layout.endpoint_id()?
+        ),
         format!("onprem.example <- {}  https_web, its own CA", cloud_layout.bundle_url_web()),
     ];
     Ok(((), facts))
@@ -126,7 +133,12 @@ pub(crate) async fn talk(world: &mut World) -> Result<((), Facts)> {
     for workload in [shop, stock] {
         let seen = workload.until("a call to the peer to succeed", LIMIT, |seen| seen.answered > 0).await?;
         ensure!(seen.ids == [workload.id().to_string()], "the workload was given {:?}", seen.ids);
-        facts.push(format!("{} holds bundles of {:?} and hears: {}", workload.id(), seen.federated.keys(), seen.answer));
+        facts.push(format!(
+            "{} holds bundles of {:?} and hears: {}",
+            workload.id(),
+            seen.federated.keys(),
+            seen.answer
+        ));
     }
     Ok(((), facts))
 }
@@ -144,8 +156,7 @@ pub(crate) async fn refuse(world: &mut World) -> Result<((), Facts)> {
 
     let stranger_id = world.stranger.layout().id("/stock")?;
     let stranger = world.stranger.issuer_api().mint_x509(&stranger_id).await?;
-    let first =
-        impostor::refused(server, &server_id, &server_bundle, stranger.chain, &stranger.key).await?;
+    let first = impostor::refused(server, &server_id, &server_bundle, stranger.chain, &stranger.key).await?;
 
     let now = SystemClock.now();
     let (chain, key) = impostor::forge(&world.root, &world.root_key, &stock_id, now)?;
@@ -163,8 +174,8 @@ pub(crate) async fn validate_jwt(world: &mut World) -> Result<(String, Facts)> {
     let (shop_id, audience) = (world.shop_id()?, world.stock_id()?.to_string());
     let (shop, stock) = world.workloads()?;
     let token = fetch_jwt(shop, &audience).await?;
-    let answer = stock.agent_command(&["api", "validate", "jwt", "-audience", &audience, "-svid", &token, "-output", "json"]);
-    let answer: serde_json::Value = serde_json::from_str(&answer.await?)?;
+    let arguments = ["api", "validate", "jwt", "-audience", &audience, "-svid", &token, "-output", "json"];
+    let answer: serde_json::Value = serde_json::from_str(&stock.agent_command(&arguments).await?)?;
     ensure!(answer["spiffe_id"] == shop_id.to_string(), "ValidateJWTSVID answered {answer}");
     let facts = vec![format!("{shop_id} for {audience}: valid in onprem.example")];
     Ok((token, facts))

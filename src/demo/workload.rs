@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use federation_specs::bundle::{Bundle, BundleSet, X509Authority};
 use federation_specs::id::{SpiffeId, TrustDomain};
 use federation_specs::proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
@@ -147,10 +147,8 @@ fn take(update: &X509svidResponse, svid: &SvidCell, bundles: &BundleCell) -> Res
 }
 
 fn bundle(trust_domain: &TrustDomain, roots: &[u8]) -> Result<Bundle> {
-    let authorities = split_der_certificates(roots)?
-        .iter()
-        .map(|der| X509Authority::from_der(der))
-        .collect::<Result<Vec<_>, _>>()?;
+    let authorities =
+        split_der_certificates(roots)?.iter().map(|der| X509Authority::from_der(der)).collect::<Result<Vec<_>, _>>()?;
     Ok(Bundle::new(trust_domain.clone()).with_x509_authorities(authorities))
 }
 
@@ -217,13 +215,13 @@ pub(crate) async fn call(peer: SocketAddr, config: Arc<rustls::ClientConfig>) ->
         answer = &mut exchange => match answer {
             Ok(answer) => Ok(answer),
             Err(error) => {
-                if let Err(cause) = connection.await { bail!("refused: {cause:?}") }
+                connection.await.context("refused")?;
                 Err(error)
             }
         },
         ended = &mut connection => match ended {
             Ok(()) => exchange.await,
-            Err(cause) => bail!("refused: {cause:?}"),
+            Err(cause) => Err(anyhow::Error::new(cause).context("refused")),
         },
     }
 }

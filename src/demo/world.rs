@@ -40,7 +40,8 @@ impl World {
     /// Writes everything the processes need; none runs yet.
     pub(crate) fn new(folder: &Path) -> Result<Self> {
         let now = SystemClock.now();
-        let layout = |short: &str, name: &str| Layout::new(&folder.join(short), TrustDomain::parse(name)?, Ports::free()?);
+        let layout =
+            |short: &str, name: &str| Layout::new(&folder.join(short), TrustDomain::parse(name)?, Ports::free()?);
         let cloud = layout("cloud", "cloud.example")?;
         let onprem = layout("onprem", "onprem.example")?;
         let stranger = layout("stranger", "stranger.example")?;

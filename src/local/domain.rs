@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use crate::local::issuer_api::IssuerApi;
 use crate::local::layout::Layout;
 use crate::local::process::Process;
-use crate::local::wait;
 use crate::local::web_ca;
 
 /// How long one process may take until its `/ready` answers 200.
@@ -95,8 +94,7 @@ impl Domain {
             "health": health(layout.ports().issuer_health),
         });
         if let Some((certificate, key)) = &self.options.upstream {
-            config["upstream_authority"] =
-                json!({"disk": {"cert_file_path": certificate, "key_file_path": key}});
+            config["upstream_authority"] = json!({"disk": {"cert_file_path": certificate, "key_file_path": key}});
         }
         let file = write_config(layout, "issuer", &config)?;
         let process = self.issuer.insert(self.run("issuer", &file, Vec::new())?);

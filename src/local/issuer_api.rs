@@ -14,8 +14,8 @@ use federation_specs::proto::server::entry::entry_client::EntryClient;
 use federation_specs::proto::server::entry::{BatchCreateEntryRequest, BatchUpdateEntryRequest};
 use federation_specs::proto::server::localauthority::local_authority_client::LocalAuthorityClient;
 use federation_specs::proto::server::localauthority::{
-    ActivateJwtAuthorityRequest, ActivateX509AuthorityRequest, PrepareJwtAuthorityRequest,
-    PrepareX509AuthorityRequest, TaintX509AuthorityRequest,
+    ActivateJwtAuthorityRequest, ActivateX509AuthorityRequest, PrepareJwtAuthorityRequest, PrepareX509AuthorityRequest,
+    TaintX509AuthorityRequest,
 };
 use federation_specs::proto::server::svid::MintX509svidRequest;
 use federation_specs::proto::server::svid::svid_client::SvidClient;
@@ -80,14 +80,10 @@ impl IssuerApi {
 
     /// The IDs of the attested agents.
     pub(crate) async fn agents(&self) -> Result<Vec<String>> {
-        let answer = AgentClient::new(self.channel.clone()).list_agents(
-            federation_specs::proto::server::agent::ListAgentsRequest::default(),
-        );
-        let agents = answer.await.context("ListAgents")?.into_inner().agents;
-        agents
-            .iter()
-            .map(|agent| Ok(convert::spiffe_id_from_proto(agent.id.as_ref())?.to_string()))
-            .collect()
+        let mut client = AgentClient::new(self.channel.clone());
+        let request = federation_specs::proto::server::agent::ListAgentsRequest::default();
+        let agents = client.list_agents(request).await.context("ListAgents")?.into_inner().agents;
+        agents.iter().map(|agent| Ok(convert::spiffe_id_from_proto(agent.id.as_ref())?.to_string())).collect()
     }
 
     /// Creates the entry; one with the same entry ID stays as it is. Says whether it was created.
@@ -163,9 +159,7 @@ impl IssuerApi {
     pub(crate) async fn activate_authorities(&self, x509: &str, jwt: &str) -> Result<String> {
         let mut client = LocalAuthorityClient::new(self.channel.clone());
         let state = client
-            .get_x509_authority_state(
-                federation_specs::proto::server::localauthority::GetX509AuthorityStateRequest {},
-            )
+            .get_x509_authority_state(federation_specs::proto::server::localauthority::GetX509AuthorityStateRequest {})
             .await?
             .into_inner();
         client.activate_x509_authority(ActivateX509AuthorityRequest { authority_id: x509.to_owned() }).await?;

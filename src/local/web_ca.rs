@@ -48,8 +48,7 @@ fn validity(params: &mut CertificateParams, now: OffsetDateTime) {
 fn still_valid(file: &Path, now: OffsetDateTime) -> bool {
     let Ok(pem) = std::fs::read(file) else { return false };
     let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(&pem) else { return false };
-    pem.parse_x509()
-        .is_ok_and(|certificate| certificate.validity().not_after.to_datetime() > now + Duration::days(1))
+    pem.parse_x509().is_ok_and(|certificate| certificate.validity().not_after.to_datetime() > now + Duration::days(1))
 }
 
 /// Writes a file that others may read only as `mode` says.
