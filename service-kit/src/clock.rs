@@ -105,6 +105,8 @@ impl Clock for ManualClock {
         let keep = Arc::clone(&self.now);
         Box::pin(async move {
             let _keep = keep;
+            // Taken whole: naming only a field would capture only that field, and drop the rest at once.
+            let sleeper = sleeper;
             let _ = now.wait_for(|now| *now >= sleeper.wakes_at).await;
         })
     }

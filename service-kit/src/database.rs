@@ -3,14 +3,17 @@
 use std::{
     fs::OpenOptions,
     io,
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use sqlx::{
-    Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    Sqlite, SqliteConnection, SqlitePool, Transaction,
     error::ErrorKind,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -174,6 +177,34 @@ impl TransactionError for DatabaseError {
     }
 }
 
+/// The connection inside a transaction. `'env` is what the transaction's closure may borrow from around it: the bound
+/// `'env: 'c` tells the compiler that such borrows outlive the connection's.
+#[derive(Debug)]
+pub struct Tx<'c, 'env: 'c> {
+    connection: &'c mut SqliteConnection,
+    environment: PhantomData<&'c &'env ()>,
+}
+
+impl<'c> Tx<'c, '_> {
+    fn new(connection: &'c mut SqliteConnection) -> Self {
+        Self { connection, environment: PhantomData }
+    }
+}
+
+impl Deref for Tx<'_, '_> {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        self.connection
+    }
+}
+
+impl DerefMut for Tx<'_, '_> {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        self.connection
+    }
+}
+
 /// One SQLite database with its connections. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -217,14 +248,15 @@ impl Database {
 
     /// Runs `work` in one writing transaction (`begin immediate`): committed if it answers `Ok`, rolled back otherwise,
     /// and tried again a bounded number of times while the database is busy. `work` must not wait for anything but the
-    /// database, and must bear being run again.
+    /// database, and must bear being run again. Written as
+    /// `run_tx("name", |mut tx| Box::pin(async move { query.execute(&mut *tx).await?; Ok(()) }))`.
     ///
     /// # Errors
     /// The error of `work`, or the database's.
-    pub async fn run_tx<T, E: TransactionError>(
+    pub async fn run_tx<'env, T, E: TransactionError>(
         &self,
         name: &'static str,
-        mut work: impl AsyncFnMut(&mut SqliteConnection) -> Result<T, E>,
+        mut work: impl for<'c> FnMut(Tx<'c, 'env>) -> BoxFuture<'c, Result<T, E>> + Send,
     ) -> Result<T, E> {
         let started = self.clock.now();
         let mut backoff = Backoff::new(RETRY_PAUSE.0, RETRY_PAUSE.1);
@@ -235,7 +267,11 @@ impl Database {
                 Err(error) if error.database().is_some_and(DatabaseError::is_retryable) => {
                     let pause = backoff.next();
                     if backoff.attempts() < MAX_ATTEMPTS {
-                        tracing::debug!(transaction = name, attempt = backoff.attempts(), "database busy, trying again");
+                        tracing::debug!(
+                            transaction = name,
+                            attempt = backoff.attempts(),
+                            "database busy, trying again"
+                        );
                         self.clock.sleep(pause).await;
                         continue;
                     }
@@ -267,13 +303,13 @@ impl Database {
         }
     }
 
-    async fn attempt<T, E: TransactionError>(
+    async fn attempt<'env, T, E: TransactionError>(
         &self,
-        work: &mut impl AsyncFnMut(&mut SqliteConnection) -> Result<T, E>,
+        work: &mut (impl for<'c> FnMut(Tx<'c, 'env>) -> BoxFuture<'c, Result<T, E>> + Send),
     ) -> Result<T, E> {
         let begun = self.writer.begin_with("begin immediate").await;
         let mut transaction = begun.map_err(DatabaseError::from)?;
-        match work(&mut transaction).await {
+        match work(Tx::new(&mut transaction)).await {
             Ok(value) => {
                 transaction.commit().await.map_err(DatabaseError::from)?;
                 Ok(value)
@@ -288,17 +324,16 @@ impl Database {
         }
     }
 
-    /// Runs `work` on one unchanging view of the database.
+    /// Runs `work` on one unchanging view of the database. Written as [`Database::run_tx`].
     ///
     /// # Errors
     /// The error of `work`, or the database's.
-    pub async fn run_read<T, E: TransactionError>(
+    pub async fn run_read<'env, T, E: TransactionError>(
         &self,
-        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, E>,
+        work: impl for<'c> FnOnce(Tx<'c, 'env>) -> BoxFuture<'c, Result<T, E>> + Send,
     ) -> Result<T, E> {
-        let mut connection = self.readers.acquire().await.map_err(DatabaseError::from)?;
-        let mut transaction = connection.begin().await.map_err(DatabaseError::from)?;
-        let value = work(&mut transaction).await?;
+        let mut transaction = self.readers.begin().await.map_err(DatabaseError::from)?;
+        let value = work(Tx::new(&mut transaction)).await?;
         transaction.rollback().await.map_err(DatabaseError::from)?;
         Ok(value)
     }

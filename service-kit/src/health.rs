@@ -1,10 +1,6 @@
 //! Readiness latches of subsystems, and the listener that answers `/live` and `/ready`.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
 use schemars::JsonSchema;
@@ -179,11 +175,15 @@ impl HealthListener {
             return Ok(None);
         }
         for path in [&config.live_path, &config.ready_path] {
-            if !path.starts_with('/') || path.contains(['{', '}', '?', '#', '*', ' ']) || config.live_path == config.ready_path {
+            if !path.starts_with('/')
+                || path.contains(['{', '}', '?', '#', '*', ' '])
+                || config.live_path == config.ready_path
+            {
                 return Err(HealthError::Path { path: path.clone() });
             }
         }
-        let bind = |source| HealthError::Bind { address: format!("{}:{}", config.bind_address, config.bind_port), source };
+        let bind =
+            |source| HealthError::Bind { address: format!("{}:{}", config.bind_address, config.bind_port), source };
         let listener = TcpListener::bind((config.bind_address.as_str(), config.bind_port)).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let live = readiness.clone();

@@ -207,12 +207,8 @@ pub fn init(config: &LogConfig) -> Result<LogHandle, LogError> {
         }
     };
     set.map_err(|_| LogError::AlreadySet)?;
-    let handle = LogHandle {
-        state: Arc::new(Mutex::new(config.level)),
-        launch: config.level,
-        reload: Some(reload),
-        file,
-    };
+    let handle =
+        LogHandle { state: Arc::new(Mutex::new(config.level)), launch: config.level, reload: Some(reload), file };
     if handle.file.is_some() && tokio::runtime::Handle::try_current().is_ok() {
         reopen_on_signal(handle.clone());
     }
@@ -316,8 +312,12 @@ mod tests {
         tracing::info!("after rotation");
 
         let old = std::fs::read_to_string(&moved).unwrap();
-        let first: serde_json::Value = serde_json::from_str(old.lines().find(|l| l.contains("first")).unwrap()).unwrap();
-        assert_eq!((&first["message"], &first["answer"], &first["level"]), (&"first".into(), &42.into(), &"INFO".into()));
+        let first: serde_json::Value =
+            serde_json::from_str(old.lines().find(|l| l.contains("first")).unwrap()).unwrap();
+        assert_eq!(
+            (&first["message"], &first["answer"], &first["level"]),
+            (&"first".into(), &42.into(), &"INFO".into())
+        );
         assert!(old.contains("shown") && !old.contains("hidden"));
         assert!(std::fs::read_to_string(&path).unwrap().contains("after rotation"));
         assert!(matches!(init(&LogConfig::default()), Err(LogError::AlreadySet)));

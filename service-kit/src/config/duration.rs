@@ -198,7 +198,9 @@ mod tests {
 
     #[test]
     fn refuses_everything_else() {
-        for text in ["", "5", "s", "-5s", "5 s", "5x", "1h30", ".", ".s", "1..5s", "5S", "99999999999999999999999h", "ten"] {
+        for text in
+            ["", "5", "s", "-5s", "5 s", "5x", "1h30", ".", ".s", "1..5s", "5S", "99999999999999999999999h", "ten"]
+        {
             let error = parse_duration(text).unwrap_err();
             assert!(error.to_string().contains("`1h30m`"), "{text}");
         }

@@ -81,7 +81,10 @@ fn unknown_keys_are_named_with_the_nearest() {
             "trust_domain: x\nkey_manager: {disk: {key_path: a}}",
             "unknown key `key_manager.disk.key_path` in test.yaml; did you mean `keys_path`?",
         ),
-        ("trust_domain: x\nkey_manager: {dsik: {}}", "unknown key `key_manager.dsik` in test.yaml; did you mean `disk`?"),
+        (
+            "trust_domain: x\nkey_manager: {dsik: {}}",
+            "unknown key `key_manager.dsik` in test.yaml; did you mean `disk`?",
+        ),
         ("zzz: 1", "unknown key `zzz` in test.yaml"),
     ] {
         assert_eq!(parse(text).unwrap_err().to_string(), expected);

@@ -9,7 +9,8 @@ use super::ConfigError;
 /// Deepest nesting followed, in the configuration and through schema references alike.
 const MAX_DEPTH: usize = 64;
 
-/// How alike two names must be (Jaro-Winkler, 0 to 1) for one to be suggested for the other.
+/// How alike two names must be (Jaro-Winkler, 0 to 1) for one to be suggested for the other. A single slip of the
+/// fingers is enough for short names, which that measure is hard on.
 const MIN_SIMILARITY: f64 = 0.8;
 
 /// Refuses the first key of `value` that `schema` does not know.
@@ -53,8 +54,11 @@ impl<'a> Walk<'a> {
         }
         match value {
             Value::Object(map) => {
-                let objects: Vec<&Value> =
-                    variants.iter().copied().filter(|v| v.get("properties").is_some() || has_type(v, "object")).collect();
+                let objects: Vec<&Value> = variants
+                    .iter()
+                    .copied()
+                    .filter(|v| v.get("properties").is_some() || has_type(v, "object"))
+                    .collect();
                 if objects.is_empty() {
                     return Ok(()); // a mapping where none belongs: the types say so better
                 }
@@ -110,7 +114,9 @@ impl<'a> Walk<'a> {
         let nearest = known
             .into_iter()
             .map(|name| (strsim::jaro_winkler(&lower, name), name))
-            .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
+            .filter(|(similarity, name)| {
+                *similarity >= MIN_SIMILARITY || (name.len() > 2 && strsim::osa_distance(&lower, name) <= 1)
+            })
             .max_by(|(a, _), (b, _)| a.total_cmp(b))
             .map(|(_, name)| name.clone());
         ConfigError::UnknownKey { origin: self.origin.into(), key: path, nearest }

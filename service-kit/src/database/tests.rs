@@ -32,13 +32,19 @@ async fn fresh() -> (tempfile::TempDir, Database) {
 }
 
 async fn add(connection: &mut SqliteConnection, name: &str) -> Result<i64, DatabaseError> {
-    let row = sqlx::query("insert into authors (name) values ($1) returning id").bind(name).fetch_one(connection).await?;
+    let row =
+        sqlx::query("insert into authors (name) values ($1) returning id").bind(name).fetch_one(connection).await?;
     Ok(row.get(0))
 }
 
 async fn count(database: &Database) -> i64 {
     database
-        .run_read(async |read| Ok::<_, DatabaseError>(sqlx::query("select count(*) from authors").fetch_one(read).await?.get(0)))
+        .run_read(|mut read| {
+            Box::pin(async move {
+                let row = sqlx::query("select count(*) from authors").fetch_one(&mut *read).await?;
+                Ok::<_, DatabaseError>(row.get(0))
+            })
+        })
         .await
         .unwrap()
 }
@@ -49,11 +55,13 @@ async fn pragmas_are_in_force() {
     let mode = std::fs::metadata(database.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let settings = database
-        .run_tx("settings", async |tx| {
-            let mode: String = sqlx::query("pragma journal_mode").fetch_one(&mut *tx).await.map_err(DatabaseError::from)?.get(0);
-            let sync: i64 = sqlx::query("pragma synchronous").fetch_one(&mut *tx).await.map_err(DatabaseError::from)?.get(0);
-            let keys: i64 = sqlx::query("pragma foreign_keys").fetch_one(&mut *tx).await.map_err(DatabaseError::from)?.get(0);
-            Ok::<_, DatabaseError>((mode, sync, keys))
+        .run_tx("settings", |mut tx| {
+            Box::pin(async move {
+                let mode: String = sqlx::query("pragma journal_mode").fetch_one(&mut *tx).await?.get(0);
+                let sync: i64 = sqlx::query("pragma synchronous").fetch_one(&mut *tx).await?.get(0);
+                let keys: i64 = sqlx::query("pragma foreign_keys").fetch_one(&mut *tx).await?.get(0);
+                Ok::<_, DatabaseError>((mode, sync, keys))
+            })
         })
         .await
         .unwrap();
@@ -65,11 +73,13 @@ async fn pragmas_are_in_force() {
 #[tokio::test]
 async fn commits_on_ok_and_rolls_back_on_error() {
     let (_folder, database) = fresh().await;
-    database.run_tx("add", async |tx| add(tx, "ada").await).await.unwrap();
+    database.run_tx("add", |mut tx| Box::pin(async move { add(&mut tx, "ada").await })).await.unwrap();
     let failed = database
-        .run_tx("fail", async |tx| {
-            add(tx, "grace").await?;
-            Err::<(), _>(DatabaseError::NotFound)
+        .run_tx("fail", |mut tx| {
+            Box::pin(async move {
+                add(&mut tx, "grace").await?;
+                Err::<(), _>(DatabaseError::NotFound)
+            })
         })
         .await;
     assert!(matches!(failed, Err(DatabaseError::NotFound)));
@@ -79,7 +89,7 @@ async fn commits_on_ok_and_rolls_back_on_error() {
 #[tokio::test]
 async fn broken_rules_are_told_apart() {
     let (_folder, database) = fresh().await;
-    database.run_tx("add", async |tx| add(tx, "ada").await).await.unwrap();
+    database.run_tx("add", |mut tx| Box::pin(async move { add(&mut tx, "ada").await })).await.unwrap();
     for (sql, kind) in [
         ("insert into authors (name) values ('ada')", Constraint::Unique),
         ("insert into authors (id, name) values (1, 'b')", Constraint::Unique),
@@ -88,7 +98,9 @@ async fn broken_rules_are_told_apart() {
         ("insert into books (author) values (99)", Constraint::ForeignKey),
     ] {
         let error = database
-            .run_tx("break", async |tx| Ok::<_, DatabaseError>(sqlx::query(sql).execute(tx).await.map(drop)?))
+            .run_tx("break", |mut tx| {
+                Box::pin(async move { sqlx::query(sql).execute(&mut *tx).await.map(drop).map_err(DatabaseError::from) })
+            })
             .await
             .unwrap_err();
         assert!(matches!(&error, DatabaseError::Constraint { kind: found, .. } if *found == kind), "{sql}: {error}");
@@ -105,9 +117,9 @@ async fn many_writers_wait_for_each_other() {
         .map(|number| {
             let database = database.clone();
             tokio::spawn(async move {
-                let name = format!("author {number}");
+                let name = &format!("author {number}");
                 // Borrows from outside the transaction, inside a spawned task: what services do.
-                database.run_tx("add", async |tx| add(tx, &name).await).await
+                database.run_tx("add", |mut tx| Box::pin(async move { add(&mut tx, name).await })).await
             })
         })
         .collect();
@@ -122,17 +134,18 @@ async fn busy_transactions_are_tried_again_a_bounded_number_of_times() {
     let (_folder, database) = fresh().await;
     let mut attempts = 0;
     let outcome = database
-        .run_tx("busy", async |_| {
+        .run_tx("busy", |_| {
             attempts += 1;
-            if attempts < 3 { Err(DatabaseError::Busy) } else { Ok(attempts) }
+            let outcome = if attempts < 3 { Err(DatabaseError::Busy) } else { Ok(attempts) };
+            Box::pin(async move { outcome })
         })
         .await;
     assert_eq!(outcome.unwrap(), 3);
     let mut attempts = 0;
     let outcome: Result<(), _> = database
-        .run_tx("always busy", async |_| {
+        .run_tx("always busy", |_| {
             attempts += 1;
-            Err(DatabaseError::Busy)
+            Box::pin(async { Err(DatabaseError::Busy) })
         })
         .await;
     assert!(matches!(outcome, Err(DatabaseError::Busy)));
@@ -142,14 +155,16 @@ async fn busy_transactions_are_tried_again_a_bounded_number_of_times() {
 #[tokio::test]
 async fn a_view_does_not_change_while_it_is_read() {
     let (_folder, database) = fresh().await;
-    let writer = database.clone();
+    let writer = &database;
     let counts = database
-        .run_read(async |read| {
-            let sql = "select count(*) from authors";
-            let before: i64 = sqlx::query(sql).fetch_one(&mut *read).await.map_err(DatabaseError::from)?.get(0);
-            writer.run_tx("add", async |tx| add(tx, "ada").await).await?;
-            let after: i64 = sqlx::query(sql).fetch_one(&mut *read).await.map_err(DatabaseError::from)?.get(0);
-            Ok::<_, DatabaseError>((before, after))
+        .run_read(|mut read| {
+            Box::pin(async move {
+                let sql = "select count(*) from authors";
+                let before: i64 = sqlx::query(sql).fetch_one(&mut *read).await?.get(0);
+                writer.run_tx("add", |mut tx| Box::pin(async move { add(&mut tx, "ada").await })).await?;
+                let after: i64 = sqlx::query(sql).fetch_one(&mut *read).await?.get(0);
+                Ok::<_, DatabaseError>((before, after))
+            })
         })
         .await
         .unwrap();
@@ -162,7 +177,7 @@ async fn schemas_go_forward_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.sqlite3");
     let old = open(&path, &ONE).await.unwrap();
-    old.run_tx("add", async |tx| add(tx, "ada").await).await.unwrap();
+    old.run_tx("add", |mut tx| Box::pin(async move { add(&mut tx, "ada").await })).await.unwrap();
     old.close().await;
     let new = open(&path, &TWO).await.unwrap();
     assert_eq!(count(&new).await, 1);
@@ -195,7 +210,7 @@ async fn what_was_committed_survives_without_closing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.sqlite3");
     let first = open(&path, &ONE).await.unwrap();
-    first.run_tx("add", async |tx| add(tx, "ada").await).await.unwrap();
+    first.run_tx("add", |mut tx| Box::pin(async move { add(&mut tx, "ada").await })).await.unwrap();
     std::mem::forget(first);
     assert_eq!(count(&open(&path, &ONE).await.unwrap()).await, 1);
 }

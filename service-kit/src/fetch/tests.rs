@@ -148,7 +148,9 @@ async fn redirects_are_followed_within_bounds() {
     assert_eq!((bytes.as_slice(), end.path()), (&b"end"[..], "/end"));
     assert!(matches!(get("/again").await, Err(FetchError::TooManyRedirects { .. })));
     assert_eq!(asked.load(Ordering::SeqCst), MAX_REDIRECTS + 1);
-    for bad in ["http://127.0.0.1/end", "https://user@127.0.0.1/", "ftp://a/", "https://", &format!("/{}", "x".repeat(3000))] {
+    for bad in
+        ["http://127.0.0.1/end", "https://user@127.0.0.1/", "ftp://a/", "https://", &format!("/{}", "x".repeat(3000))]
+    {
         let error = get(bad).await.unwrap_err();
         assert!(matches!(error, FetchError::BadRedirect { .. }), "{bad}: {error}");
         assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -214,7 +216,8 @@ async fn silent_servers_time_out_and_dead_ones_are_named() {
     assert!(matches!(error, FetchError::Timeout { .. }) && error.to_string().contains("within 300ms"), "{error}");
 
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let error = spiffe_fetcher(&ca, ENDPOINT).get(&Url::parse(&format!("https://{free}")).unwrap(), None).await.unwrap_err();
+    let error =
+        spiffe_fetcher(&ca, ENDPOINT).get(&Url::parse(&format!("https://{free}")).unwrap(), None).await.unwrap_err();
     assert!(matches!(error, FetchError::Connect { .. }), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
     let http = Url::parse("http://127.0.0.1/").unwrap();

@@ -48,7 +48,7 @@ enum DialError {
     #[error("cannot connect to {address} ({source}); is the service running and reachable?")]
     Tcp { address: String, source: io::Error },
     #[error("TLS handshake with {address} failed: {reason}")]
-    Tls { address: String, reason: String, refusal: Option<TlsError>, source: io::Error },
+    Tls { address: String, reason: String, source: io::Error },
     #[error("connecting to {address} took longer than {}s", CONNECT_TIMEOUT.as_secs())]
     Timeout { address: String },
 }
@@ -108,9 +108,8 @@ async fn dial(target: &Target, connector: &TlsConnector) -> Result<TlsStream<Tcp
     stream.set_nodelay(true).map_err(tcp_error)?;
     let connected = connector.connect(target.name.clone(), stream).await;
     connected.map_err(|error| {
-        let refusal = tls::refusal(&error);
-        let reason = refusal.as_ref().map_or_else(|| error.to_string(), ToString::to_string);
-        DialError::Tls { address: target.address.clone(), reason, refusal, source: error }
+        let reason = tls::refusal(&error).map_or_else(|| error.to_string(), |refusal| refusal.to_string());
+        DialError::Tls { address: target.address.clone(), reason, source: error }
     })
 }
 
@@ -135,44 +134,31 @@ fn server_name(host: &str) -> ServerName<'static> {
 /// The innermost cause a person can act on, for a call that failed before reaching the server; the server's own message
 /// otherwise.
 pub fn explain(status: &Status) -> String {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if let Some(dial) = error.downcast_ref::<DialError>() {
-            return dial.to_string();
-        }
-        if let Some(refusal) = tls::refusal(error) {
-            return refusal.to_string();
-        }
-        source = error.source();
+    if let Some(dial) = dial_error(status) {
+        return dial.to_string();
     }
-    status.message().to_string()
+    refused_server(status).map_or_else(|| status.message().to_string(), |refusal| refusal.to_string())
 }
 
-/// Whether a call failed because no connection could be made.
-pub fn is_connect_failure(status: &Status) -> bool {
+fn dial_error(status: &Status) -> Option<&DialError> {
     let mut source = status.source();
     while let Some(error) = source {
-        if error.is::<DialError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
-/// Why this end refused the server's certificate, if a call failed for that.
-pub fn refused_server(status: &Status) -> Option<TlsError> {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if let Some(DialError::Tls { refusal: Some(refusal), .. }) = error.downcast_ref::<DialError>() {
-            return Some(refusal.clone());
-        }
-        if let Some(refusal) = tls::refusal(error) {
-            return Some(refusal);
+        if let Some(dial) = error.downcast_ref() {
+            return Some(dial);
         }
         source = error.source();
     }
     None
+}
+
+/// Whether a call failed because no connection could be made.
+pub fn is_connect_failure(status: &Status) -> bool {
+    dial_error(status).is_some()
+}
+
+/// Why this end refused the server's certificate, if a call failed for that.
+pub fn refused_server(status: &Status) -> Option<TlsError> {
+    status.source().and_then(tls::refusal)
 }
 
 /// Whether a call failed because the server was reached and refused this end in the TLS handshake, for example an
@@ -192,6 +178,7 @@ pub fn is_refused_by_peer(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tower::Service;
 
     #[test]
     fn addresses() {
@@ -217,8 +204,10 @@ mod tests {
     async fn a_dead_socket_is_explained() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("api.sock");
-        let mut client = tonic::client::Grpc::new(unix_channel(&path));
-        let status: Status = client.ready().await.map_err(|error| Status::from_error(error.into())).unwrap_err();
+        let mut channel = unix_channel(&path);
+        std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
+        let error = channel.call(http::Request::new(tonic::body::Body::empty())).await.unwrap_err();
+        let status = Status::from_error(error.into());
         assert!(is_connect_failure(&status), "{status:?}");
         let text = explain(&status);
         assert!(text.contains("api.sock") && text.contains("is the service running"), "{text}");

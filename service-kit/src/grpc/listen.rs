@@ -27,11 +27,11 @@ use tonic::{
 };
 use tower::Service;
 
+use super::authority::AuthorityFix;
 pub use super::{
     peer::{TcpPeer, UnixPeer},
     unix_socket::{SocketError, UnixSocket, bind_unix},
 };
-use super::authority::AuthorityFix;
 use crate::{
     BoxError,
     clock::SharedClock,

@@ -1,7 +1,8 @@
 //! What every key manager must do. Each implementation's tests call [`run`] on an empty manager.
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+    VerificationAlgorithm,
 };
 
 use super::{KeyError, KeyManager, KeyType, MAX_KEY_ID_BYTES, SigningAlgorithm};

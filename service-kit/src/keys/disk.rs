@@ -80,8 +80,11 @@ impl DiskKeyManager {
         let path = self.path.clone();
         let written = tokio::task::spawn_blocking(move || -> Result<_, KeyError> {
             let bytes = encode(&keys)?;
-            atomic_file::write(&path, &bytes, KEY_FILE_MODE)
-                .map_err(|source| KeyError::File { path, action: "written", source })?;
+            atomic_file::write(&path, &bytes, KEY_FILE_MODE).map_err(|source| KeyError::File {
+                path,
+                action: "written",
+                source,
+            })?;
             Ok(keys)
         });
         self.keys.replace(written.await.map_err(|_| KeyError::Crypto)??);

@@ -29,9 +29,6 @@ pub const ALPN_H2: &[u8] = b"h2";
 /// The ALPN protocol of HTTP/1.1.
 pub const ALPN_HTTP11: &[u8] = b"http/1.1";
 
-/// Longest certificate chain accepted from a peer.
-pub const MAX_CHAIN_CERTIFICATES: usize = 16;
-
 /// Which peers are welcome, once their X509-SVID is proven.
 #[derive(Clone)]
 pub enum PeerPolicy {
@@ -78,12 +75,6 @@ pub enum TlsError {
     /// The chain of an identity is empty.
     #[error("certificate chain is empty")]
     EmptyChain,
-    /// The peer sent too many certificates.
-    #[error("certificate chain has {count} certificates, more than the {MAX_CHAIN_CERTIFICATES} allowed")]
-    ChainTooLong {
-        /// How many there are.
-        count: usize,
-    },
     /// The private key is another one than the leaf certificate's.
     #[error("private key does not belong to the certificate")]
     KeyMismatch,

@@ -14,7 +14,7 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
-use super::{BundleSource, MAX_CHAIN_CERTIFICATES, PeerPolicy, TlsError};
+use super::{BundleSource, PeerPolicy, TlsError};
 use crate::clock::SharedClock;
 
 /// The one check of a SPIFFE peer: its chain against the bundle of its own trust domain, then the policy.
@@ -34,11 +34,7 @@ impl fmt::Debug for PeerCheck {
 impl PeerCheck {
     /// Proves the peer's identity from the chain it sent, leaf first.
     pub(super) fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<VerifiedX509Svid, TlsError> {
-        if chain.len() > MAX_CHAIN_CERTIFICATES {
-            return Err(TlsError::ChainTooLong { count: chain.len() });
-        }
-        let chain: Vec<Vec<u8>> = chain.iter().map(|certificate| certificate.to_vec()).collect();
-        let svid = x509_svid::verify_chain(&chain, &self.bundles.bundles(), self.clock.now())?;
+        let svid = x509_svid::verify_chain(chain, &self.bundles.bundles(), self.clock.now())?;
         if !self.policy.allows(svid.id()) {
             return Err(TlsError::UnexpectedPeer { actual: svid.id().clone(), expected: self.policy.clone() });
         }
@@ -60,7 +56,9 @@ fn refused(error: TlsError) -> rustls::Error {
 pub(crate) fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<TlsError> {
     let mut current = Some(error);
     while let Some(error) = current {
-        if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) = error.downcast_ref() {
+        if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) =
+            error.downcast_ref()
+        {
             return inner.downcast_ref::<TlsError>().cloned();
         }
         let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
@@ -170,7 +168,10 @@ impl ServerCertVerifier for BootstrapServerVerifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let actual = x509_svid::leaf_spiffe_id(leaf).map_err(|error| refused(error.into()))?;
         if actual != self.expected {
-            return Err(refused(TlsError::UnexpectedPeer { actual, expected: PeerPolicy::Exactly(self.expected.clone()) }));
+            return Err(refused(TlsError::UnexpectedPeer {
+                actual,
+                expected: PeerPolicy::Exactly(self.expected.clone()),
+            }));
         }
         Ok(ServerCertVerified::assertion())
     }

@@ -55,11 +55,7 @@ impl TimeProvider for ClockTime {
 ///
 /// # Errors
 /// [`TlsError::Roots`] when the PEM holds no usable CA certificate, [`TlsError::Config`] when the system has no roots.
-pub fn web_client_config(
-    roots: &WebRoots,
-    clock: SharedClock,
-    alpn: &[&[u8]],
-) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn web_client_config(roots: &WebRoots, clock: SharedClock, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_details(crypto::provider(), Arc::new(ClockTime(clock)))
         .with_safe_default_protocol_versions()?;
     let config = match roots {

@@ -112,7 +112,8 @@ async fn refused_clients_do_not_disturb_others() {
     let config =
         tls::spiffe_client_config(trust, Some(forged), policy, SystemClock::shared(), &[tls::ALPN_H2]).unwrap();
     assert!(ask(&mut tls_channel(&address, config).unwrap()).await.is_err());
-    let error = ask(&mut tls_channel(&address, client_config(&other, None, &[tls::ALPN_H2])).unwrap()).await.unwrap_err();
+    let error =
+        ask(&mut tls_channel(&address, client_config(&other, None, &[tls::ALPN_H2])).unwrap()).await.unwrap_err();
     let status = tonic::Status::from_error(error);
     let text = super::super::connect::explain(&status);
     assert!(text.contains("TLS handshake with 127.0.0.1"), "{text}");
@@ -139,8 +140,7 @@ async fn endless_streams_are_cut_after_the_grace_period() {
     let ca = TestCa::new("example.org");
     let clock = ManualClock::new(time::OffsetDateTime::UNIX_EPOCH);
     let running = start_tls(&ca, Arc::new(clock.clone())).await;
-    let mut channel =
-        tls_channel(&running.address.to_string(), client_config(&ca, None, &[tls::ALPN_H2])).unwrap();
+    let mut channel = tls_channel(&running.address.to_string(), client_config(&ca, None, &[tls::ALPN_H2])).unwrap();
     futures::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
     let request = Request::builder().method("POST").uri("/stream").body(Body::empty()).unwrap();
     let mut body = channel.call(request).await.unwrap().into_body();
@@ -166,8 +166,7 @@ impl UnixServer {
         let folder = tempfile::tempdir().unwrap();
         let socket = bind_unix(&folder.path().join("api.sock"), 0o750, 0o770).unwrap();
         let shutdown = Shutdown::new();
-        let server =
-            tokio::spawn(serve_unix(socket, service_fn(answer), SystemClock::shared(), shutdown.clone()));
+        let server = tokio::spawn(serve_unix(socket, service_fn(answer), SystemClock::shared(), shutdown.clone()));
         Self { folder, shutdown, server }
     }
 
