@@ -32,16 +32,13 @@ pub(super) fn certificate(bytes: &[u8]) -> Result<Fields, CertificateError> {
         return Err(CertificateError::TrailingBytes);
     }
     let signed = &parsed.tbs_certificate;
-    if signed.signature != parsed.signature_algorithm {
-        return Err(CertificateError::AlgorithmMismatch);
-    }
     if parsed.signature_value.unused_bits != 0 {
         return Err(CertificateError::Malformed);
     }
 
     let mut fields = Fields {
         der: bytes.to_vec(),
-        signed_part: signed_part(bytes, signed.as_ref())?,
+        signed_part: signed_part(bytes)?,
         signature: parsed.signature_value.data.to_vec(),
         signature_algorithm: SignatureAlgorithm::from_identifier(&parsed.signature_algorithm),
         version3: signed.version == X509Version::V3,
@@ -71,15 +68,28 @@ pub(super) fn certificate(bytes: &[u8]) -> Result<Fields, CertificateError> {
     Ok(fields)
 }
 
-/// Where the signed part lies: it is the first element of the certificate,
-/// which fills `bytes` to the end.
-fn signed_part(bytes: &[u8], signed: &[u8]) -> Result<std::ops::Range<usize>, CertificateError> {
-    let (contents, _) = der::take(der::SEQUENCE, bytes).ok_or(CertificateError::Malformed)?;
-    if !contents.starts_with(signed) {
-        return Err(CertificateError::Malformed);
+/// Where the signed part lies. Walks over the outer elements strictly, because
+/// the parser is lenient about what the signature does not cover: a certificate
+/// must not have two encodings. The algorithm outside must be the signed one,
+/// byte for byte.
+fn signed_part(bytes: &[u8]) -> Result<std::ops::Range<usize>, CertificateError> {
+    const VERSION: u8 = 0xa0;
+    let malformed = CertificateError::Malformed;
+    let (contents, _) = der::take(der::SEQUENCE, bytes).ok_or(malformed.clone())?;
+    let (signed, after_signed) = der::take(der::SEQUENCE, contents).ok_or(malformed.clone())?;
+    let (outer, after_outer) = der::take(der::SEQUENCE, after_signed).ok_or(malformed.clone())?;
+    let (_, end) = der::take(der::BIT_STRING, after_outer).ok_or(malformed.clone())?;
+    let after_version = der::take(VERSION, signed).map_or(signed, |(_, rest)| rest);
+    let (_, after_serial) = der::take(der::INTEGER, after_version).ok_or(malformed.clone())?;
+    let (inner, _) = der::take(der::SEQUENCE, after_serial).ok_or(malformed.clone())?;
+    if !end.is_empty() {
+        return Err(malformed);
+    }
+    if inner != outer {
+        return Err(CertificateError::AlgorithmMismatch);
     }
     let start = bytes.len() - contents.len();
-    Ok(start..start + signed.len())
+    Ok(start..bytes.len() - after_signed.len())
 }
 
 fn read_extension(fields: &mut Fields, extension: &X509Extension<'_>, oid: String) -> Result<(), CertificateError> {

@@ -82,6 +82,17 @@ fn concatenations_are_divided() {
     assert_eq!(split_der_certificates(&[0x30, 0].repeat(MAX_CERTIFICATES + 1)), Err(CertificateError::TooMany));
 }
 
+#[test]
+fn a_certificate_has_one_encoding() {
+    let der = ca("root").der().to_vec();
+    // The tag of the algorithm identifier outside the signed part.
+    let oid = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+    let position = der.windows(oid.len()).rposition(|window| window == oid).unwrap();
+    let mut altered = der;
+    altered[position] = 0x80;
+    assert_eq!(error(&altered), CertificateError::AlgorithmMismatch);
+}
+
 proptest! {
     #[test]
     fn altered_certificates_never_panic(position in 0usize..400, value: u8) {
@@ -90,7 +101,7 @@ proptest! {
         der[position % length] = value;
         if let Ok(certificate) = Certificate::from_der(&der) {
             prop_assert_eq!(certificate.der(), der.as_slice());
-            prop_assert!(!certificate.is_self_signed() || der == POOL.0[0].der(), "an altered certificate is not signed");
+            prop_assert!(!certificate.is_self_signed() || der == POOL.0[0].der(), "an altered certificate is not signed: {}", hex(&der));
         }
     }
 }
