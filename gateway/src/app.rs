@@ -262,10 +262,7 @@ impl Parts {
     }
 
     /// Binds the public listeners; answers their addresses.
-    async fn listeners(
-        &mut self,
-        clients: &[IssuerClient],
-    ) -> Result<(Option<SocketAddr>, Option<SocketAddr>), Error> {
+    async fn listeners(&mut self, clients: &[IssuerClient]) -> Result<(Option<SocketAddr>, Option<SocketAddr>), Error> {
         let latch = self.readiness.latch("listeners");
         let mut bound = Vec::new();
         let mut https_web = None;
@@ -285,8 +282,7 @@ impl Parts {
                 if let Some(id) = domain.settings().endpoint_id.clone() {
                     let clock = Arc::clone(&self.clock);
                     let data_dir = &self.settings.data_dir;
-                    let endpoint =
-                        EndpointIdentity::new(id, Arc::clone(domain), client.clone(), data_dir, clock);
+                    let endpoint = EndpointIdentity::new(id, Arc::clone(domain), client.clone(), data_dir, clock);
                     endpoint.restore();
                     identities.push((domain.settings().server_names.clone(), endpoint.cell()));
                     endpoints.push(endpoint);

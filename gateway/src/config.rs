@@ -5,7 +5,11 @@ use std::{path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use service_kit::{config::HumanDuration, health::HealthConfig, telemetry::{LogConfig, LogFormat, LogLevel}};
+use service_kit::{
+    config::HumanDuration,
+    health::HealthConfig,
+    telemetry::{LogConfig, LogFormat, LogLevel},
+};
 
 use crate::settings::{Settings, SettingsError};
 

@@ -6,9 +6,7 @@ use federation_specs::{
     bundle::{Bundle, BundleError, BundleSet, X509Authority},
     certificate::{CertificateError, split_der_certificates},
     id::{IdError, SpiffeId, TrustDomain},
-    proto::workload::{
-        X509svidRequest, X509svidResponse, spiffe_workload_api_client::SpiffeWorkloadApiClient,
-    },
+    proto::workload::{X509svidRequest, X509svidResponse, spiffe_workload_api_client::SpiffeWorkloadApiClient},
 };
 use rustls_pki_types::CertificateDer;
 use service_kit::{

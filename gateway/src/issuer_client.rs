@@ -25,7 +25,10 @@ use federation_specs::{
 };
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
-use service_kit::{clock::SharedClock, grpc::connect::{self, ConnectError}};
+use service_kit::{
+    clock::SharedClock,
+    grpc::connect::{self, ConnectError},
+};
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 /// Longest time one call may take.
@@ -215,8 +218,7 @@ impl IssuerClient {
     /// [`IssuerError`].
     pub async fn list_relationships(&self) -> Result<Vec<FederationRelationship>, IssuerError> {
         let call = "ListFederationRelationships";
-        let mut client =
-            TrustDomainClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let mut client = TrustDomainClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut all = Vec::new();
         let mut page_token = String::new();
         loop {

@@ -70,8 +70,7 @@ impl PartnerBundles {
 
     /// All of them, by trust domain.
     pub fn list(&self) -> Vec<Arc<HeldBundle>> {
-        let mut list: Vec<_> =
-            self.held.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut list: Vec<_> = self.held.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         list.sort_by(|a, b| a.bundle.trust_domain().cmp(b.bundle.trust_domain()));
         list
     }

@@ -164,11 +164,9 @@ impl Settings {
         }
         let https_web = config.listeners.https_web.as_ref().map(web_listener).transpose()?;
         let https_spiffe = match &config.listeners.https_spiffe {
-            Some(listener) => Some(socket_address(
-                "listeners.https_spiffe.bind_address",
-                &listener.bind_address,
-                listener.bind_port,
-            )?),
+            Some(listener) => {
+                Some(socket_address("listeners.https_spiffe.bind_address", &listener.bind_address, listener.bind_port)?)
+            }
             None => None,
         };
         if https_web.is_none() && https_spiffe.is_none() {
@@ -284,8 +282,7 @@ fn local_domains(config: &Config, web: bool, spiffe: bool) -> Result<Vec<LocalDo
 }
 
 fn local_domain(key: &str, domain: &config::TrustDomain) -> Result<LocalDomain, SettingsError> {
-    let name =
-        TrustDomain::parse(&domain.name).map_err(|cause| error(format!("{key}.name"), format!("{cause}")))?;
+    let name = TrustDomain::parse(&domain.name).map_err(|cause| error(format!("{key}.name"), format!("{cause}")))?;
     let path = match &domain.path {
         Some(path) => checked_path(&format!("{key}.path"), path)?,
         None => format!("/{name}"),
@@ -297,8 +294,7 @@ fn local_domain(key: &str, domain: &config::TrustDomain) -> Result<LocalDomain, 
     let mut server_names = vec![name.as_str().to_owned()];
     for (index, server_name) in domain.server_names.iter().enumerate() {
         let lower = server_name.to_ascii_lowercase();
-        dns_name::check(&lower)
-            .map_err(|cause| error(format!("{key}.server_names[{index}]"), format!("{cause}")))?;
+        dns_name::check(&lower).map_err(|cause| error(format!("{key}.server_names[{index}]"), format!("{cause}")))?;
         server_names.push(lower);
     }
     Ok(LocalDomain {

@@ -27,8 +27,8 @@ use service_kit::health::Readiness;
 use super::problem::AdminError;
 use crate::{
     api::{
-        BundleHistory, BundleKind, BundleList, BundleSummary, HealthReport, RefreshRequest, RefreshResult, Relationship,
-        RelationshipList, SubsystemHealth,
+        BundleHistory, BundleKind, BundleList, BundleSummary, HealthReport, RefreshRequest, RefreshResult,
+        Relationship, RelationshipList, SubsystemHealth,
     },
     partners::PartnerBundles,
     refresh::manager::{Manager, summary},
@@ -133,9 +133,11 @@ async fn history(State(admin): State<Admin>, Path(name): Path<String>) -> Answer
 }
 
 async fn health(State(admin): State<Admin>) -> Json<HealthReport> {
-    let subsystems = admin.readiness.snapshot().into_iter().map(|(name, state)| {
-        (name, SubsystemHealth { ready: state.ready && state.live, reason: state.reason })
-    });
+    let subsystems = admin
+        .readiness
+        .snapshot()
+        .into_iter()
+        .map(|(name, state)| (name, SubsystemHealth { ready: state.ready && state.live, reason: state.reason }));
     Json(HealthReport { ready: admin.readiness.is_ready(), subsystems: subsystems.collect() })
 }
 

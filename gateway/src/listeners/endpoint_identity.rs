@@ -8,11 +8,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use federation_specs::{
-    bundle::Bundle,
-    id::SpiffeId,
-    x509_svid,
-};
+use federation_specs::{bundle::Bundle, id::SpiffeId, x509_svid};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use service_kit::{

@@ -3,13 +3,7 @@
 mod connection;
 pub(crate) mod endpoint_identity;
 
-use std::{
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use rustls::{ServerConfig, server::Acceptor};
@@ -220,5 +214,3 @@ async fn handshake(stream: TcpStream, certificates: &Certificates) -> io::Result
     start.into_stream(config).await
 }
 
-#[cfg(test)]
-mod tests;

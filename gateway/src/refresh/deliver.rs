@@ -245,11 +245,8 @@ impl Worker<'_> {
             self.client.set_federated_bundle(&held.bundle).await?;
             tracing::info!(trust_domain = %partner, issuer = %self.lane.local, "bundle delivered");
         }
-        let delivery = DeliveryState {
-            digest: Some(held.digest.clone()),
-            delivered_at: Some(self.clock.now()),
-            last_error: None,
-        };
+        let delivery =
+            DeliveryState { digest: Some(held.digest.clone()), delivered_at: Some(self.clock.now()), last_error: None };
         self.store.save_delivery(&self.lane.local, partner, &delivery).await?;
         let mut state = self.lane.state();
         state.confirmed.insert(partner.clone(), delivery);

@@ -138,9 +138,9 @@ impl Manager {
 
     /// Replaces the relationships of one issuer.
     pub fn set_issuer_relationships(&self, local: &TrustDomain, relationships: Vec<IssuerRelationship>) {
-        let observed = relationships.iter().filter_map(|item| {
-            item.bundle.as_ref().map(|bundle| (item.trust_domain.clone(), content_digest(bundle)))
-        });
+        let observed = relationships
+            .iter()
+            .filter_map(|item| item.bundle.as_ref().map(|bundle| (item.trust_domain.clone(), content_digest(bundle))));
         self.inner.shared.deliveries.observe(local, observed.collect());
         let mut state = self.state();
         if state.by_issuer.get(local) == Some(&relationships) {

@@ -223,7 +223,10 @@ mod tests {
         let by_issuer = BTreeMap::from([
             (td("a.example"), vec![at_issuer("p.example", "https://two.example/")]),
             (td("b.example"), vec![at_issuer("p.example", "https://one.example/")]),
-            (td("c.example"), vec![at_issuer("p.example", "https://three.example/"), at_issuer("c.example", "https://x/")]),
+            (
+                td("c.example"),
+                vec![at_issuer("p.example", "https://three.example/"), at_issuer("c.example", "https://x/")],
+            ),
         ]);
         let merged = merge(&configured, &by_issuer);
         assert_eq!(merged.len(), 1, "{merged:?}");
@@ -238,7 +241,10 @@ mod tests {
     fn issuers_share_one_definition_a_partner() {
         let by_issuer = BTreeMap::from([
             (td("a.example"), vec![at_issuer("p.example", "https://one.example/")]),
-            (td("b.example"), vec![at_issuer("p.example", "https://one.example/"), at_issuer("q.example", "https://q/")]),
+            (
+                td("b.example"),
+                vec![at_issuer("p.example", "https://one.example/"), at_issuer("q.example", "https://q/")],
+            ),
         ]);
         let merged = merge(&[], &by_issuer);
         assert_eq!(merged[&td("p.example")].receivers.len(), 2);

@@ -68,13 +68,7 @@ mod tests {
 
     #[test]
     fn a_quarter_of_the_hint_within_floor_and_ceiling() {
-        let cases = [
-            (Some(600), 150),
-            (None, 75),
-            (Some(0), 75),
-            (Some(20), 15),
-            (Some(1_000_000), 3600),
-        ];
+        let cases = [(Some(600), 150), (None, 75), (Some(0), 75), (Some(20), 15), (Some(1_000_000), 3600)];
         for (hint, expected) in cases {
             let hint = hint.map(Duration::from_secs);
             assert_eq!(interval(&LIMITS, hint), Duration::from_secs(expected), "{hint:?}");

@@ -15,10 +15,7 @@ use super::{
     schedule::Schedule,
     updater::{UpdateError, Updater},
 };
-use crate::{
-    api::RefreshRequest,
-    store::relationships::RefreshState,
-};
+use crate::{api::RefreshRequest, store::relationships::RefreshState};
 
 /// Longest error text kept of a failed refresh.
 const MAX_ERROR_BYTES: usize = 2048;

@@ -140,10 +140,7 @@ pub async fn endpoint_trust(
         (Some(known), None) => (known, None),
         (None, Some(bootstrap)) => (Arc::clone(&bootstrap), Some(bootstrap)),
         (None, None) => {
-            return Err(TrustError::NoBundle {
-                endpoint_id: endpoint_id.clone(),
-                trust_domain: trust_domain.clone(),
-            });
+            return Err(TrustError::NoBundle { endpoint_id: endpoint_id.clone(), trust_domain: trust_domain.clone() });
         }
     };
     let mut bundles = BundleSet::new();

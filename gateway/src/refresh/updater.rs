@@ -220,11 +220,7 @@ impl Updater {
             EndpointProfile::HttpsSpiffe { endpoint_id } => {
                 let record = async |digest: &str| BootstrapRecord {
                     last: state.bootstrap_digest.clone(),
-                    accepted_before: self
-                        .store
-                        .knows_content(endpoint_id.trust_domain(), digest)
-                        .await
-                        .unwrap_or(true),
+                    accepted_before: self.store.knows_content(endpoint_id.trust_domain(), digest).await.unwrap_or(true),
                 };
                 let trust =
                     trust::endpoint_trust(definition, endpoint_id, &self.partners, &self.served, record).await?;

@@ -145,7 +145,8 @@ impl IssuerWork {
             tracing::warn!(issuer = %local, %error, "relationship passed over");
         }
         self.unusable = unusable;
-        let changed: Vec<_> = now.values().filter(|item| self.stored.get(&item.trust_domain) != Some(item)).cloned().collect();
+        let changed: Vec<_> =
+            now.values().filter(|item| self.stored.get(&item.trust_domain) != Some(item)).cloned().collect();
         let removed: Vec<_> = self.stored.keys().filter(|name| !now.contains_key(name)).cloned().collect();
         self.manager.set_issuer_relationships(local, now.values().cloned().collect());
         if changed.is_empty() && removed.is_empty() {

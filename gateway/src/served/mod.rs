@@ -166,12 +166,8 @@ impl ServedDomain {
         let max_age = self.settings.refresh_hint / MAX_AGE_PER_HINT;
         let jwks = self.settings.oidc.as_ref().and_then(|_| jwks(&bundle, changed_at, max_age, self.jwks_before()));
         let rendered = Rendered::json(document, changed_at, max_age);
-        let published = Arc::new(Published {
-            bundle: Arc::new(bundle),
-            document: rendered.body().clone(),
-            digest,
-            changed_at,
-        });
+        let published =
+            Arc::new(Published { bundle: Arc::new(bundle), document: rendered.body().clone(), digest, changed_at });
         self.documents.store(Some(Arc::new(Documents { bundle: Arc::new(rendered), jwks })));
         self.published.send_replace(Some(Arc::clone(&published)));
         Ok(Publication::Changed(published))
@@ -253,8 +249,7 @@ pub struct ServedDomains {
 impl ServedDomains {
     /// The domains of the configuration.
     pub fn new(settings: &[LocalDomain], now: OffsetDateTime) -> Self {
-        let domains: Vec<_> =
-            settings.iter().map(|domain| Arc::new(ServedDomain::new(domain.clone(), now))).collect();
+        let domains: Vec<_> = settings.iter().map(|domain| Arc::new(ServedDomain::new(domain.clone(), now))).collect();
         let by_name = domains.iter().map(|domain| (domain.name().clone(), Arc::clone(domain))).collect();
         Self { domains, by_name }
     }

@@ -67,7 +67,11 @@ fn each_wrong_value_names_its_key_and_a_remedy() {
     let cases = [
         ("127.0.0.1, bind_port: 8444", "host, bind_port: 8444", "listeners.https_spiffe.bind_address: `host` is no IP"),
         ("bind_port: 8444", "bind_port: 8443", "give them different ports"),
-        ("spiffe://cloud.example/entente/gateway", "spiffe://other.example/g", "is not in trust domain `cloud.example`"),
+        (
+            "spiffe://cloud.example/entente/gateway",
+            "spiffe://other.example/g",
+            "is not in trust domain `cloud.example`",
+        ),
         ("spiffe://cloud.example/entente/gateway", "spiffe://cloud.example/spire/server", "is reserved"),
         ("{ socket_path: /run/issuer.sock }", "{}", "trust_domains[0].issuer: names no issuer"),
         ("{ socket_path: /run/issuer.sock }", "{ address: 'host:1' }", "issuer.workload_api_socket: is missing"),

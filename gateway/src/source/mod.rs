@@ -8,11 +8,7 @@ use async_trait::async_trait;
 use federation_specs::bundle::Bundle;
 use service_kit::{BoxError, backoff::Backoff, clock::SharedClock, lifecycle::Shutdown};
 
-use crate::{
-    readiness::Gathered,
-    served::ServedDomain,
-    store::Store,
-};
+use crate::{readiness::Gathered, served::ServedDomain, store::Store};
 
 /// Waits after failures.
 const FIRST_RETRY: Duration = Duration::from_secs(1);

@@ -1,0 +1,143 @@
+use std::sync::Arc;
+
+use federation_specs::{
+    bundle::{Bundle, JwtAuthority},
+    bundle_change, bundle_json,
+    id::TrustDomain,
+    profile::{EndpointProfile, EndpointUrl},
+};
+use service_kit::clock::SystemClock;
+use time::macros::datetime;
+
+use super::*;
+use crate::{
+    partners::{HeldBundle, content_digest},
+    refresh::relationship::IssuerRelationship,
+    served::rendered::digest_hex,
+    store::{deliveries::DeliveryState, relationships::RefreshState},
+};
+
+fn td(name: &str) -> TrustDomain {
+    TrustDomain::parse(name).unwrap()
+}
+
+fn bundle(name: &str, key_id: &str, sequence: u64) -> Bundle {
+    let key = service_kit::keys::PrivateKey::generate(service_kit::keys::KeyType::EcP256).unwrap();
+    let jwt = JwtAuthority::new(key_id, key.public_key().clone(), None, false).unwrap();
+    Bundle::new(td(name)).with_jwt_authorities([jwt]).with_sequence(Some(sequence))
+}
+
+async fn accept(store: &Store, bundle: &Bundle, state: &RefreshState) -> HeldBundle {
+    let document = bundle_json::encode(bundle);
+    let held = HeldBundle {
+        bundle: Arc::new(bundle.clone()),
+        digest: digest_hex(&document),
+        content_digest: content_digest(bundle),
+        accepted_at: datetime!(2026-11-22 12:00 UTC),
+    };
+    let change = bundle_change::difference(None, bundle);
+    let acceptance = Acceptance { held: &held, document: &document, source_url: "https://p.example/", change: &change };
+    store.accept(acceptance, state).await.unwrap();
+    held
+}
+
+#[tokio::test]
+async fn everything_is_there_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = SystemClock::shared();
+    let store = Store::open(folder.path(), Arc::clone(&clock)).await.unwrap();
+    let state = RefreshState {
+        last_attempt: Some(datetime!(2026-11-22 12:00 UTC)),
+        last_success: Some(datetime!(2026-11-22 12:00:01 UTC)),
+        next_refresh: Some(datetime!(2026-11-22 12:05 UTC)),
+        last_error: Some("no route".to_owned()),
+        consecutive_failures: 3,
+        etag: Some("\"e\"".to_owned()),
+        etag_url: Some("https://p.example/".to_owned()),
+        highest_sequence: Some(u64::MAX),
+        bootstrap_digest: Some("d".to_owned()),
+    };
+    let first = bundle("p.example", "one", 4);
+    accept(&store, &first, &RefreshState::default()).await;
+    let second = bundle("p.example", "two", u64::MAX);
+    let held = accept(&store, &second, &state).await;
+    accept(&store, &bundle("q.example", "three", 1), &RefreshState::default()).await;
+    let delivery = DeliveryState {
+        digest: Some(held.digest.clone()),
+        delivered_at: Some(datetime!(2026-11-22 12:00 UTC)),
+        last_error: None,
+    };
+    store.save_delivery(&td("a.example"), &td("p.example"), &delivery).await.unwrap();
+    store.close().await;
+
+    let store = Store::open(folder.path(), clock).await.unwrap();
+    let bundles = store.partner_bundles().await.unwrap();
+    assert_eq!(bundles.len(), 2);
+    assert_eq!(*bundles[0].bundle, second);
+    assert_eq!((&bundles[0].digest, &bundles[0].content_digest), (&held.digest, &held.content_digest));
+    assert_eq!(store.refresh_states().await.unwrap()[&td("p.example")], state);
+    assert_eq!(store.deliveries(&td("a.example")).await.unwrap()[&td("p.example")], delivery);
+    assert!(store.deliveries(&td("b.example")).await.unwrap().is_empty());
+    let history = store.history(&td("p.example"), 10).await.unwrap();
+    assert_eq!(history.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), [Some(u64::MAX), Some(4)]);
+    assert_eq!((history[0].jwt_added, history[0].source_url.as_str()), (1, "https://p.example/"));
+    assert!(store.knows_content(&td("p.example"), &content_digest(&first)).await.unwrap());
+    assert!(!store.knows_content(&td("q.example"), &content_digest(&first)).await.unwrap());
+}
+
+#[tokio::test]
+async fn history_is_bounded_and_keeps_the_newest() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), SystemClock::shared()).await.unwrap();
+    let keys = bundle("p.example", "one", 0);
+    for sequence in 1..=(partner_bundles::MAX_HISTORY as u64 + 5) {
+        accept(&store, &keys.clone().with_sequence(Some(sequence)), &RefreshState::default()).await;
+    }
+    let history = store.history(&td("p.example"), u32::MAX).await.unwrap();
+    assert_eq!(history.len(), partner_bundles::MAX_HISTORY as usize);
+    assert_eq!(history[0].sequence, Some(partner_bundles::MAX_HISTORY as u64 + 5));
+    assert_eq!(history.last().unwrap().sequence, Some(6));
+    assert_eq!(store.partner_bundles().await.unwrap()[0].bundle.sequence(), history[0].sequence);
+}
+
+#[tokio::test]
+async fn relationships_of_issuers_are_kept_by_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), SystemClock::shared()).await.unwrap();
+    let relationship = |name: &str, url: &str, profile| IssuerRelationship {
+        trust_domain: td(name),
+        url: EndpointUrl::parse(url).unwrap(),
+        profile,
+        bundle: Some(Arc::new(bundle(name, "k", 2))),
+    };
+    let endpoint_id = "spiffe://q.example/gw".parse().unwrap();
+    let p = relationship("p.example", "https://p.example/", EndpointProfile::HttpsWeb);
+    let q = relationship("q.example", "https://q.example/", EndpointProfile::HttpsSpiffe { endpoint_id });
+    let local = td("a.example");
+    store.save_issuer_relationships(&local, &[p.clone(), q.clone()], &[]).await.unwrap();
+    assert_eq!(store.issuer_relationships().await.unwrap()[&local], [p.clone(), q.clone()]);
+    let moved = relationship("q.example", "https://new.example/", EndpointProfile::HttpsWeb);
+    store.save_issuer_relationships(&local, &[moved.clone()], &[td("p.example")]).await.unwrap();
+    assert_eq!(store.issuer_relationships().await.unwrap()[&local], [moved]);
+}
+
+#[tokio::test]
+async fn damage_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), SystemClock::shared()).await.unwrap();
+    accept(&store, &bundle("p.example", "k", 1), &RefreshState::default()).await;
+    store
+        .database
+        .run_tx("test", |mut connection| {
+            Box::pin(async move {
+                let query = sqlx::query("update bundle_history set document = $1").bind(&b"{"[..]);
+                query.execute(&mut *connection).await?;
+                Ok::<_, StoreError>(())
+            })
+        })
+        .await
+        .unwrap();
+    let error = store.partner_bundles().await.unwrap_err().to_string();
+    assert!(error.contains("partner bundle of `p.example` cannot be read"), "{error}");
+    assert!(error.contains("restore the database"), "{error}");
+}

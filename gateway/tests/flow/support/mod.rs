@@ -1,0 +1,160 @@
+//! A gateway in this process between a fake issuer and hostile or well-behaved partners on real TLS.
+
+pub mod authority;
+pub mod client;
+pub mod issuer;
+pub mod partner;
+
+use std::{path::PathBuf, time::Duration};
+
+use federation_specs::id::TrustDomain;
+use gateway::{Gateway, api, config::Config};
+use serde_json::{Value, json};
+use service_kit::{clock::SystemClock, lifecycle::Shutdown};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use self::{authority::WebAuthority, client::Admin, issuer::FakeIssuer};
+
+pub const LOCAL: &str = "cloud.example";
+pub const PARTNER: &str = "onprem.example";
+
+pub fn td(name: &str) -> TrustDomain {
+    TrustDomain::parse(name).unwrap()
+}
+
+/// A folder, a fake issuer of [`LOCAL`] and the configuration of a gateway for it.
+pub struct Setup {
+    pub folder: TempDir,
+    pub issuer: FakeIssuer,
+    pub web: WebAuthority,
+    pub config: Value,
+}
+
+impl Setup {
+    pub async fn new() -> Self {
+        service_kit::crypto::install();
+        let folder = tempfile::tempdir().unwrap();
+        let issuer = FakeIssuer::start(LOCAL, folder.path().join("issuer.sock")).await;
+        let web = WebAuthority::new();
+        web.write_server_files(folder.path());
+        let config = json!({
+            "data_dir": folder.path().join("data"),
+            "socket_path": folder.path().join("admin.sock"),
+            "listeners": {
+                "https_web": {
+                    "bind_address": "127.0.0.1",
+                    "bind_port": 0,
+                    "serving_cert_file": {
+                        "cert_file_path": folder.path().join("web.pem"),
+                        "key_file_path": folder.path().join("web.key"),
+                    },
+                },
+                "https_spiffe": {"bind_address": "127.0.0.1", "bind_port": 0},
+            },
+            "trust_domains": [{
+                "name": LOCAL,
+                "issuer": {"socket_path": issuer.socket()},
+                "refresh_hint": "2m",
+                "endpoint_id": format!("spiffe://{LOCAL}/entente/gateway"),
+                "poll_interval": "1s",
+                "oidc": {"issuer": format!("https://oidc.example:8443/{LOCAL}")},
+            }],
+            "relationships": [],
+            "refresh": {"min_interval": "1s", "timeout": "2s", "max_body_bytes": 100_000},
+        });
+        Self { folder, issuer, web, config }
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Adds a relationship to the configuration.
+    pub fn relate(&mut self, relationship: Value) {
+        self.config["relationships"].as_array_mut().unwrap().push(relationship);
+    }
+
+    /// Adds a relationship over `https_web` with the test's web authority.
+    pub fn relate_web(&mut self, trust_domain: &str, url: &str) {
+        std::fs::write(self.file("partner-ca.pem"), self.web.ca_pem()).unwrap();
+        let ca_file = self.file("partner-ca.pem");
+        self.relate(json!({"trust_domain": trust_domain, "url": url, "profile": "https_web", "ca_file": ca_file}));
+    }
+
+    pub async fn start(&self) -> Running {
+        let running = self.start_unready().await;
+        eventually("the gateway to be ready", || async { running.readiness.is_ready() }).await;
+        running
+    }
+
+    pub async fn start_unready(&self) -> Running {
+        let config: Config = serde_json::from_value(self.config.clone()).unwrap();
+        let shutdown = Shutdown::new();
+        let gateway = Gateway::start(&config, SystemClock::shared(), shutdown.clone()).await.unwrap();
+        Running {
+            web_address: gateway.https_web().unwrap(),
+            spiffe_address: gateway.https_spiffe().unwrap(),
+            readiness: gateway.readiness().clone(),
+            admin: Admin::new(self.file("admin.sock")),
+            shutdown,
+            task: tokio::spawn(gateway.run()),
+        }
+    }
+}
+
+/// A running gateway.
+pub struct Running {
+    pub web_address: std::net::SocketAddr,
+    pub spiffe_address: std::net::SocketAddr,
+    pub readiness: service_kit::health::Readiness,
+    pub admin: Admin,
+    shutdown: Shutdown,
+    task: JoinHandle<Result<(), gateway::Error>>,
+}
+
+impl Running {
+    pub async fn stop(self) {
+        self.shutdown.trigger();
+        self.task.await.unwrap().unwrap();
+    }
+
+    pub async fn relationship(&self, name: &str) -> api::Relationship {
+        self.admin.get(&format!("/v1/relationships/{name}")).await
+    }
+
+    /// Waits until the partner's bundle with that sequence is held.
+    pub async fn wait_held(&self, name: &str, sequence: u64) -> api::Relationship {
+        let path = format!("/v1/relationships/{name}");
+        eventually("the partner's bundle to be held", || async {
+            let relationship: Option<api::Relationship> = self.admin.try_get(&path).await.ok();
+            relationship.and_then(|now| now.held).and_then(|held| held.sequence) == Some(sequence)
+        })
+        .await;
+        self.relationship(name).await
+    }
+
+    /// Refreshes, expecting a failure; answers its text.
+    pub async fn refused(&self, name: &str) -> String {
+        let refresh: Result<api::RefreshResult, api::Problem> =
+            self.admin.post(&format!("/v1/relationships/{name}/refresh"), &json!({})).await;
+        let problem = refresh.unwrap_err();
+        assert_eq!(problem.status, 502, "{problem:?}");
+        problem.detail
+    }
+
+    pub async fn refresh(&self, name: &str, options: Value) -> Result<api::RefreshResult, api::Problem> {
+        self.admin.post(&format!("/v1/relationships/{name}/refresh"), &options).await
+    }
+}
+
+/// Polls until `condition` holds; fails the test after a while.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    for _ in 0..1500 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("gave up waiting for {what}");
+}
