@@ -289,7 +289,7 @@ fn usage_error(error: &clap::Error, leaf: &Command) -> Stop {
         _ => None,
     };
     let flag = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(flag)) => flag.trim_start_matches('-').split([' ', '=']).next(),
+        Some(ContextValue::String(flag)) => flag.strip_prefix("--").and_then(|flag| flag.split([' ', '=']).next()),
         _ => None,
     };
     let invalid = matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue);

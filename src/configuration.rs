@@ -86,6 +86,12 @@ pub(crate) fn load<T: DeserializeOwned + JsonSchema>(
             let shown = std::path::absolute(&path).unwrap_or(path);
             Failure::new(format!("could not find config file {}: please use the -config flag", shown.display()))
         }
+        ConfigError::Value { key, reason, .. } if path.is_none() => {
+            let place = if key.is_empty() || key == "." { String::new() } else { format!("`{key}`: ") };
+            Failure::new(format!(
+                "{place}{reason}; name a configuration file by -config, or correct the flags (see -h)"
+            ))
+        }
         other => Failure::new(error_chain(&other)),
     })
 }

@@ -43,7 +43,7 @@ pub(crate) fn known_keys(value: &Value, place: &str, known: &[&str]) -> Result<(
     let Value::Object(fields) = value else {
         return Err(Failure::new(format!("{place} must be a JSON object")));
     };
-    for key in fields.keys().filter(|key| !known.contains(&key.as_str())) {
+    if let Some(key) = fields.keys().find(|key| !known.contains(&key.as_str())) {
         let nearest = known
             .iter()
             .map(|name| (strsim::normalized_damerau_levenshtein(&plain(name), &plain(key)), *name))

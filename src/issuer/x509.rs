@@ -80,7 +80,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     let roots = bundle.x509_authorities.into_iter().map(|authority| authority.asn1).collect();
     let minted = Minted { chain: svid.cert_chain, key, roots };
     match (arguments.write.as_deref().filter(|path| !path.is_empty()), arguments.output.format) {
-        (Some(folder), _) => minted.write(Path::new(folder)),
+        (Some(folder), _) => output::to_stdout(&minted.write(Path::new(folder))?),
         (None, Format::Json) => output::to_stdout(&minted.json()),
         (None, Format::Pretty) => output::to_stdout(&minted.pretty()),
     }
@@ -114,19 +114,21 @@ impl Minted {
         format!("{value}\n")
     }
 
-    fn write(&self, folder: &Path) -> Result<(), Failure> {
+    /// Writes the three files; gives a line for each.
+    fn write(&self, folder: &Path) -> Result<String, Failure> {
         let files = [
             ("svid.pem", self.chain_pem(), PUBLIC_MODE, "X509-SVID", "SVID"),
             ("key.pem", self.key_pem(), PRIVATE_MODE, "Private key", "key"),
             ("bundle.pem", self.roots_pem(), PUBLIC_MODE, "Root CAs", "bundle"),
         ];
+        let mut lines = String::new();
         for (name, text, mode, label, what) in files {
             let path = folder.join(name);
             write(&path, text.as_bytes(), mode)
                 .map_err(|failure| failure.context(&format!("unable to write {what}")))?;
-            output::to_stdout(&format!("{label} written to {}\n", path.display()))?;
+            lines.push_str(&format!("{label} written to {}\n", path.display()));
         }
-        Ok(())
+        Ok(lines)
     }
 }
 
@@ -159,7 +161,8 @@ mod tests {
     #[test]
     fn the_key_file_is_for_its_owner_only() {
         let folder = tempfile::tempdir().unwrap();
-        minted().write(folder.path()).unwrap();
+        let lines = minted().write(folder.path()).unwrap();
+        assert!(lines.starts_with("X509-SVID written to ") && lines.ends_with("/bundle.pem\n"), "{lines}");
         let mode = |name: &str| folder.path().join(name).metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode("key.pem"), 0o600);
         assert_eq!(mode("svid.pem"), 0o644);
