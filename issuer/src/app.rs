@@ -141,12 +141,7 @@ impl Issuer {
     ///
     /// # Errors
     /// [`Error`]; nothing is left running.
-    pub async fn start(
-        config: Config,
-        log: LogHandle,
-        clock: SharedClock,
-        shutdown: Shutdown,
-    ) -> Result<Self, Error> {
+    pub async fn start(config: Config, log: LogHandle, clock: SharedClock, shutdown: Shutdown) -> Result<Self, Error> {
         let checked = config.check()?;
         let lock = data_dir::lock(&config.data_dir)?;
         let readiness = Readiness::new();
@@ -306,10 +301,8 @@ fn serve(
     let over_tls = listen::serve_tls(listeners.tcp, tls, tcp_routes, clock.clone(), shutdown.clone());
     tasks.spawn("API listener", over_tls);
     let local_routes: Routes = rpc::local_routes(shared, access);
-    tasks.spawn(
-        "local API listener",
-        listen::serve_unix(listeners.unix, local_routes, clock.clone(), shutdown.clone()),
-    );
+    tasks
+        .spawn("local API listener", listen::serve_unix(listeners.unix, local_routes, clock.clone(), shutdown.clone()));
     if let Some(health) = listeners.health {
         tasks.spawn("health listener", health.run(shutdown.clone()));
     }

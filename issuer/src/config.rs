@@ -294,7 +294,9 @@ pub enum ConfigError {
         path: String,
     },
     /// No attestor is configured.
-    #[error("node_attestors names no method; add join_token or x509pop, or leave node_attestors out to accept join tokens")]
+    #[error(
+        "node_attestors names no method; add join_token or x509pop, or leave node_attestors out to accept join tokens"
+    )]
     NoAttestor,
     /// The options of the x509pop attestor are not valid.
     #[error("node_attestors.x509pop: {0}")]

@@ -26,7 +26,9 @@ pub enum AgentPathError {
     #[error("agent_path_template has {{{{ without }}}}")]
     Unclosed,
     /// An action that is no field reference.
-    #[error("agent_path_template action {{{{ {0} }}}} is not supported; use field references such as {{{{ .Fingerprint }}}}")]
+    #[error(
+        "agent_path_template action {{{{ {0} }}}} is not supported; use field references such as {{{{ .Fingerprint }}}}"
+    )]
     Unsupported(String),
     /// A field the attestor does not offer.
     #[error("agent_path_template names unknown field .{field}; known fields: {known}")]
@@ -99,7 +101,8 @@ impl AgentPathTemplate {
                 }
             }
         }
-        let id = SpiffeId::from_parts(trust_domain, &path).map_err(|error| AgentPathError::Invalid(error.to_string()))?;
+        let id =
+            SpiffeId::from_parts(trust_domain, &path).map_err(|error| AgentPathError::Invalid(error.to_string()))?;
         if id.is_agent() { Ok(id) } else { Err(AgentPathError::Invalid(format!("{id} is not an agent ID"))) }
     }
 }

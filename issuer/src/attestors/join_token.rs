@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use federation_specs::id::SpiffeId;
 use tonic::Code;
 
-use super::{AttestationError, AttestedAgent, Attempt, Challenger, NodeAttestor};
+use super::{Attempt, AttestationError, AttestedAgent, Challenger, NodeAttestor};
 use crate::{
     node::{JOIN_TOKEN_TYPE, JoinTokenState},
     store::Store,

@@ -27,7 +27,7 @@ use time::OffsetDateTime;
 use tonic::Code;
 
 use super::{
-    AttestationError, AttestedAgent, Attempt, Challenger, NodeAttestor,
+    Attempt, AttestationError, AttestedAgent, Challenger, NodeAttestor,
     agent_path::{AgentPathError, AgentPathTemplate},
 };
 use crate::store::Store;
@@ -36,7 +36,6 @@ mod certificate;
 mod proof;
 
 use certificate::NodeCertificate;
-
 
 /// Largest file of root certificates, in bytes.
 const MAX_ROOTS_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -236,8 +235,8 @@ impl X509popAttestor {
     }
 
     fn read(&self, payload: &[u8]) -> Result<(NodeCertificate, Vec<Certificate>), AttestationError> {
-        let payload = X509popPayload::from_json(payload)
-            .map_err(|error| AttestationError::invalid(error.to_string()))?;
+        let payload =
+            X509popPayload::from_json(payload).map_err(|error| AttestationError::invalid(error.to_string()))?;
         let [leaf, intermediates @ ..] = payload.certificates.as_slice() else {
             return Err(AttestationError::invalid("no certificate to attest"));
         };
@@ -280,7 +279,11 @@ impl X509popAttestor {
             Roots::Files(roots) => roots.iter().collect(),
             Roots::OwnBundle(store) => {
                 bundle = store.own_bundle();
-                bundle.iter().flat_map(|bundle| bundle.x509_authorities()).map(|authority| authority.certificate()).collect()
+                bundle
+                    .iter()
+                    .flat_map(|bundle| bundle.x509_authorities())
+                    .map(|authority| authority.certificate())
+                    .collect()
             }
         };
         let pinned = roots.iter().any(|root| root.der() == leaf.der()) && leaf.is_valid_at(now);
@@ -305,8 +308,9 @@ impl X509popAttestor {
         if !self.config.verify_client_ip {
             return Ok(());
         }
-        let client =
-            client.ok_or_else(|| AttestationError::new(Code::Internal, "client IP address is not known"))?.to_canonical();
+        let client = client
+            .ok_or_else(|| AttestationError::new(Code::Internal, "client IP address is not known"))?
+            .to_canonical();
         let octets = match client {
             IpAddr::V4(address) => address.octets().to_vec(),
             IpAddr::V6(address) => address.octets().to_vec(),
@@ -348,9 +352,10 @@ impl X509popAttestor {
         for (key, value) in leaf.san_selectors() {
             fields.insert(format!("URISanSelectors.{key}"), value.clone());
         }
-        let agent_id = self.template.agent_id(&self.trust_domain, &fields).map_err(|error| {
-            AttestationError::new(Code::Internal, format!("failed to make spiffe id: {error}"))
-        })?;
+        let agent_id = self
+            .template
+            .agent_id(&self.trust_domain, &fields)
+            .map_err(|error| AttestationError::new(Code::Internal, format!("failed to make spiffe id: {error}")))?;
         let values = leaf.common_name().map(|name| format!("subject:cn:{name}")).into_iter();
         let values = values.chain(ca_fingerprints.into_iter().map(|print| format!("ca:fingerprint:{print}")));
         let values = values.chain([format!("serialnumber:{}", leaf.serial_hex())]);
@@ -441,5 +446,7 @@ impl NodeAttestor for X509popAttestor {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

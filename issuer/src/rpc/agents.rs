@@ -67,7 +67,9 @@ impl AgentService {
             return Err(Status::invalid_argument("ttl is required, you must provide one"));
         }
         if request.ttl > MAX_JOIN_TOKEN_TTL {
-            return Err(Status::invalid_argument(format!("ttl is too long, the longest is {MAX_JOIN_TOKEN_TTL} seconds")));
+            return Err(Status::invalid_argument(format!(
+                "ttl is too long, the longest is {MAX_JOIN_TOKEN_TTL} seconds"
+            )));
         }
         let agent_id = request.agent_id.as_ref().map(|id| ids::workload(Some(id), &self.shared.trust_domain));
         let agent_id = agent_id.transpose().map_err(|error| status::invalid("invalid agent ID", error))?;
@@ -102,7 +104,10 @@ fn to_proto(node: &Node, mask: Option<&types::AgentMask>) -> types::Agent {
 
 #[tonic::async_trait]
 impl agent_server::Agent for AgentService {
-    async fn count_agents(&self, request: Request<CountAgentsRequest>) -> Result<Response<CountAgentsResponse>, Status> {
+    async fn count_agents(
+        &self,
+        request: Request<CountAgentsRequest>,
+    ) -> Result<Response<CountAgentsResponse>, Status> {
         let context = "failed to count agents";
         let filter = request.into_inner().filter.unwrap_or_default();
         let parts = Parts {

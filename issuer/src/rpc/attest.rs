@@ -21,7 +21,8 @@ use tonic::{Code, Status, Streaming};
 use super::{Shared, caller::Caller, renew, status};
 use crate::{
     attestors::{
-        AttestationError, AttestedAgent, Attempt, Challenger, MAX_CHALLENGES, MAX_PAYLOAD_BYTES, NodeAttestor, join_token,
+        Attempt, AttestationError, AttestedAgent, Challenger, MAX_CHALLENGES, MAX_PAYLOAD_BYTES, NodeAttestor,
+        join_token,
     },
     ca::X509Svid,
     node::{AttestOutcome, Attestation, JOIN_TOKEN_TYPE},
@@ -178,7 +179,8 @@ impl Challenger for StreamChallenger<'_> {
         let hung_up = || AttestationError::new(Code::Cancelled, "the agent hung up");
         self.answers.send(Ok(message)).await.map_err(|_| hung_up())?;
         let next = self.requests.message().await;
-        let next = next.map_err(|failure| AttestationError::new(failure.code(), "failed to receive challenge from agent"))?;
+        let next =
+            next.map_err(|failure| AttestationError::new(failure.code(), "failed to receive challenge from agent"))?;
         let response = match next.and_then(|request| request.step) {
             Some(attest_agent_request::Step::ChallengeResponse(response)) => response,
             Some(attest_agent_request::Step::Params(_)) | None => {
@@ -186,7 +188,9 @@ impl Challenger for StreamChallenger<'_> {
             }
         };
         if response.len() > MAX_PAYLOAD_BYTES {
-            return Err(AttestationError::invalid(format!("challenge response is larger than {MAX_PAYLOAD_BYTES} bytes")));
+            return Err(AttestationError::invalid(format!(
+                "challenge response is larger than {MAX_PAYLOAD_BYTES} bytes"
+            )));
         }
         Ok(response)
     }

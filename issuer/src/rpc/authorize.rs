@@ -50,7 +50,12 @@ impl Authorizer {
     /// Permits or refuses `caller` on `full_method`; on success the caller carries what the decision found.
     ///
     /// The order is: anyone, local, listed admin, admin or downstream by entry, agent.
-    async fn decide(&self, access: permissions::Access, full_method: &str, mut caller: Caller) -> Result<Caller, Status> {
+    async fn decide(
+        &self,
+        access: permissions::Access,
+        full_method: &str,
+        mut caller: Caller,
+    ) -> Result<Caller, Status> {
         if access.anyone || (access.local && caller.is_local()) {
             return Ok(caller);
         }
@@ -194,9 +199,7 @@ fn access_of(path: &str, local: bool) -> Result<permissions::Access, Status> {
     let (service, method) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')).ok_or_else(malformed)?;
     match permissions::lookup(service, method, local) {
         Lookup::Method(access) => Ok(access),
-        Lookup::UnknownMethod => {
-            Err(Status::unimplemented(format!("unknown method {method} for service {service}")))
-        }
+        Lookup::UnknownMethod => Err(Status::unimplemented(format!("unknown method {method} for service {service}"))),
         Lookup::UnknownService => Err(Status::unimplemented(format!("unknown service {service}"))),
     }
 }

@@ -94,7 +94,8 @@ async fn run(
     while let Some(request) = requests.message().await? {
         let mut seen = HashSet::new();
         let wanted = request.ids.iter().filter(|id| seen.insert(id.as_str()));
-        let found: Vec<Arc<Entry>> = wanted.filter_map(|id| by_id.get(id.as_str()).map(|entry| Arc::clone(entry))).collect();
+        let found: Vec<Arc<Entry>> =
+            wanted.filter_map(|id| by_id.get(id.as_str()).map(|entry| Arc::clone(entry))).collect();
         if found.is_empty() {
             answers.send(SyncAuthorizedEntriesResponse::default()).await?;
             continue;
@@ -121,9 +122,5 @@ fn revisions_message(entries: &[Arc<Entry>], more: bool) -> SyncAuthorizedEntrie
         revision_number: entry.revision_number,
         created_at: entry.created_at,
     };
-    SyncAuthorizedEntriesResponse {
-        entries: Vec::new(),
-        entry_revisions: entries.iter().map(revision).collect(),
-        more,
-    }
+    SyncAuthorizedEntriesResponse { entries: Vec::new(), entry_revisions: entries.iter().map(revision).collect(), more }
 }

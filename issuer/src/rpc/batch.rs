@@ -53,9 +53,7 @@ mod tests {
     use super::*;
 
     fn read(numbers: Vec<i32>) -> Batch<i32> {
-        Batch::read(numbers, |number| {
-            if number < 0 { Err(Status::invalid_argument("negative")) } else { Ok(number) }
-        })
+        Batch::read(numbers, |number| if number < 0 { Err(Status::invalid_argument("negative")) } else { Ok(number) })
     }
 
     #[test]

@@ -21,10 +21,8 @@ const SHORT_NAMES: &[(&str, &str)] = &[
 /// Text of a DER name; empty when it cannot be read.
 pub(super) fn to_text(der: &[u8]) -> String {
     let Ok((_, name)) = X509Name::from_der(der) else { return String::new() };
-    let parts: Vec<String> = name
-        .iter_rdn()
-        .map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+"))
-        .collect();
+    let parts: Vec<String> =
+        name.iter_rdn().map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+")).collect();
     parts.into_iter().rev().collect::<Vec<_>>().join(",")
 }
 

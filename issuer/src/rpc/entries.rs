@@ -92,9 +92,8 @@ impl EntryService {
             if id.is_empty() { Err(Status::invalid_argument("missing entry ID")) } else { Ok(id) }
         });
         let deleted = self.shared.store.delete_entries(batch.accepted()).await;
-        let results = batch.merge(answers(deleted, |error| {
-            status::from_store("failed to delete entry", "entry not found", &error)
-        }));
+        let results = batch
+            .merge(answers(deleted, |error| status::from_store("failed to delete entry", "entry not found", &error)));
         let results = results.into_iter().zip(ids).map(|(deleted, id)| batch_delete_entry_response::Result {
             status: Some(deleted.map_or_else(|failure| status::item_failed(&failure), |_| status::item_ok())),
             id,
@@ -141,7 +140,10 @@ impl entry_server::Entry for EntryService {
         Ok(Response::new(CountEntriesResponse { count: i32::try_from(count).unwrap_or(i32::MAX) }))
     }
 
-    async fn list_entries(&self, request: Request<ListEntriesRequest>) -> Result<Response<ListEntriesResponse>, Status> {
+    async fn list_entries(
+        &self,
+        request: Request<ListEntriesRequest>,
+    ) -> Result<Response<ListEntriesResponse>, Status> {
         let request = request.into_inner();
         let filter = request.filter.unwrap_or_default();
         let parts = Parts {

@@ -42,7 +42,8 @@ pub(super) async fn list(
 
 /// One federated bundle.
 pub(super) fn get(shared: &Shared, request: &GetFederatedBundleRequest) -> Result<types::Bundle, Status> {
-    let domain = foreign(shared, &request.trust_domain, "getting a federated bundle for the server's own trust domain")?;
+    let domain =
+        foreign(shared, &request.trust_domain, "getting a federated bundle for the server's own trust domain")?;
     let bundles = shared.store.bundles();
     let bundle = bundles.get(&domain).ok_or_else(|| Status::not_found(NOT_FOUND))?;
     Ok(bundle_masks::to_proto(bundle, request.output_mask.as_ref()))

@@ -138,11 +138,7 @@ pub const SERVICES: &[ServiceRules] = &[
         local_only: false,
         methods: &[("WatchRelationships", LOCAL_OR_ADMIN), ("ReportRefresh", LOCAL_OR_ADMIN)],
     },
-    ServiceRules {
-        service: "spire.api.server.debug.v1.Debug",
-        local_only: true,
-        methods: &[("GetInfo", LOCAL)],
-    },
+    ServiceRules { service: "spire.api.server.debug.v1.Debug", local_only: true, methods: &[("GetInfo", LOCAL)] },
     ServiceRules {
         service: "spire.api.server.logger.v1.Logger",
         local_only: true,

@@ -72,18 +72,14 @@ impl RefreshRequests {
     /// # Errors
     /// [`RefreshError`].
     pub async fn refresh(&self, trust_domain: &TrustDomain, clock: &SharedClock) -> Result<(), RefreshError> {
-        let (_guard, answer) = self.ask(trust_domain)?;
+        let mut asked = self.ask(trust_domain)?;
         tokio::select! {
-            answer = answer => answer.unwrap_or(Err(RefreshError::NoGateway)),
+            answer = &mut asked.answer => answer.unwrap_or(Err(RefreshError::NoGateway)),
             () = clock.sleep(MAX_REFRESH_TIME) => Err(RefreshError::NoAnswer),
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "a guard and the answer it guards")]
-    fn ask(
-        &self,
-        trust_domain: &TrustDomain,
-    ) -> Result<(WaitGuard<'_>, oneshot::Receiver<Result<(), RefreshError>>), RefreshError> {
+    fn ask(&self, trust_domain: &TrustDomain) -> Result<Asked<'_>, RefreshError> {
         let mut state = self.state();
         if state.waiting.len() >= MAX_WAITING {
             return Err(RefreshError::TooMany);
@@ -94,9 +90,9 @@ impl RefreshRequests {
         if asked == 0 {
             return Err(RefreshError::NoGateway);
         }
-        let (answer, receiver) = oneshot::channel();
-        state.waiting.insert(request_id.clone(), Waiting { trust_domain: trust_domain.clone(), answer });
-        Ok((WaitGuard { requests: self, request_id }, receiver))
+        let (sender, answer) = oneshot::channel();
+        state.waiting.insert(request_id.clone(), Waiting { trust_domain: trust_domain.clone(), answer: sender });
+        Ok(Asked { requests: self, request_id, answer })
     }
 
     /// Takes a gateway's report; `false` when nobody waits for it (any more).
@@ -124,13 +120,14 @@ impl RefreshRequests {
     }
 }
 
-/// Forgets a refresh when nobody waits for it any more.
-struct WaitGuard<'a> {
+/// A refresh somebody waits for; forgotten when dropped.
+struct Asked<'a> {
     requests: &'a RefreshRequests,
     request_id: String,
+    answer: oneshot::Receiver<Result<(), RefreshError>>,
 }
 
-impl Drop for WaitGuard<'_> {
+impl Drop for Asked<'_> {
     fn drop(&mut self) {
         self.requests.state().waiting.remove(&self.request_id);
     }

@@ -21,9 +21,7 @@ pub(super) fn to_proto(
     types::FederationRelationship {
         trust_domain: relationship.trust_domain.to_string(),
         bundle_endpoint_url: if mask.bundle_endpoint_url { url.to_string() } else { String::new() },
-        bundle_endpoint_profile: mask
-            .bundle_endpoint_profile
-            .then(|| convert::profile_to_proto(&relationship.profile)),
+        bundle_endpoint_profile: mask.bundle_endpoint_profile.then(|| convert::profile_to_proto(&relationship.profile)),
         trust_domain_bundle: bundle.map(|bundle| convert::bundle_to_proto(bundle)),
     }
 }

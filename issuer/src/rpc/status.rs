@@ -36,9 +36,10 @@ pub(super) fn from_store(context: &str, not_found: &str, error: &StoreError) -> 
         StoreError::PageToken(token) => {
             return Status::internal(format!("{context}: could not parse token '{token}'"));
         }
-        StoreError::Entry(_) | StoreError::JoinToken(_) | StoreError::OwnTrustDomain | StoreError::FilterTooLarge(_) => {
-            Code::InvalidArgument
-        }
+        StoreError::Entry(_)
+        | StoreError::JoinToken(_)
+        | StoreError::OwnTrustDomain
+        | StoreError::FilterTooLarge(_) => Code::InvalidArgument,
         StoreError::EntryIdExists(_) | StoreError::SimilarEntry | StoreError::BundleExists => Code::AlreadyExists,
         StoreError::BundleInUse(_) => Code::FailedPrecondition,
         _ => Code::Internal,

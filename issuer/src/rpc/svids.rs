@@ -10,7 +10,8 @@ use federation_specs::{
             BatchNewWitsvidRequest, BatchNewWitsvidResponse, BatchNewX509svidRequest, BatchNewX509svidResponse,
             MintJwtsvidRequest, MintJwtsvidResponse, MintWitsvidRequest, MintWitsvidResponse, MintX509svidRequest,
             MintX509svidResponse, NewDownstreamX509caRequest, NewDownstreamX509caResponse, NewJwtsvidRequest,
-            NewJwtsvidResponse, NewX509svidParams, batch_new_witsvid_response, batch_new_x509svid_response, svid_server,
+            NewJwtsvidResponse, NewX509svidParams, batch_new_witsvid_response, batch_new_x509svid_response,
+            svid_server,
         },
         types,
     },
@@ -46,7 +47,8 @@ impl SvidService {
         if request.csr.is_empty() {
             return Err(Status::invalid_argument("missing CSR"));
         }
-        let csr = CertificateRequest::from_der(&request.csr).map_err(|error| status::invalid("malformed CSR", error))?;
+        let csr =
+            CertificateRequest::from_der(&request.csr).map_err(|error| status::invalid("malformed CSR", error))?;
         csr.verify_signature().map_err(|error| status::invalid("failed to verify CSR signature", error))?;
         let spiffe_id = match csr.uri_sans() {
             [] => return Err(Status::invalid_argument("CSR URI SAN is required")),
@@ -192,7 +194,10 @@ impl svid_server::Svid for SvidService {
         Ok(Response::new(MintX509svidResponse { svid: Some(svid) }))
     }
 
-    async fn mint_jwtsvid(&self, request: Request<MintJwtsvidRequest>) -> Result<Response<MintJwtsvidResponse>, Status> {
+    async fn mint_jwtsvid(
+        &self,
+        request: Request<MintJwtsvidRequest>,
+    ) -> Result<Response<MintJwtsvidResponse>, Status> {
         let svid = self.mint_jwt(request.into_inner()).await?;
         Ok(Response::new(MintJwtsvidResponse { svid: Some(svid) }))
     }
@@ -217,9 +222,7 @@ impl svid_server::Svid for SvidService {
         let mut results = Vec::with_capacity(params.len());
         for params in params {
             results.push(match self.new_x509(&entries, agent, params).await {
-                Ok(svid) => {
-                    batch_new_x509svid_response::Result { status: Some(status::item_ok()), svid: Some(svid) }
-                }
+                Ok(svid) => batch_new_x509svid_response::Result { status: Some(status::item_ok()), svid: Some(svid) },
                 Err(failure) => {
                     batch_new_x509svid_response::Result { status: Some(status::item_failed(&failure)), svid: None }
                 }

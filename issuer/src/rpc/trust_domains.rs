@@ -10,16 +10,16 @@ use federation_specs::{
     convert,
     id::TrustDomain,
     proto::{
-    server::trustdomain::{
-        BatchCreateFederationRelationshipRequest, BatchCreateFederationRelationshipResponse,
-        BatchDeleteFederationRelationshipRequest, BatchDeleteFederationRelationshipResponse,
-        BatchUpdateFederationRelationshipRequest, BatchUpdateFederationRelationshipResponse,
-        GetFederationRelationshipRequest, ListFederationRelationshipsRequest, ListFederationRelationshipsResponse,
-        RefreshBundleRequest, batch_create_federation_relationship_response,
-        batch_delete_federation_relationship_response, batch_update_federation_relationship_response,
-        trust_domain_server,
-    },
-    types,
+        server::trustdomain::{
+            BatchCreateFederationRelationshipRequest, BatchCreateFederationRelationshipResponse,
+            BatchDeleteFederationRelationshipRequest, BatchDeleteFederationRelationshipResponse,
+            BatchUpdateFederationRelationshipRequest, BatchUpdateFederationRelationshipResponse,
+            GetFederationRelationshipRequest, ListFederationRelationshipsRequest, ListFederationRelationshipsResponse,
+            RefreshBundleRequest, batch_create_federation_relationship_response,
+            batch_delete_federation_relationship_response, batch_update_federation_relationship_response,
+            trust_domain_server,
+        },
+        types,
     },
 };
 use tonic::{Request, Response, Status};
@@ -68,7 +68,9 @@ impl TrustDomainService {
         let bundle = bundle.filter(|_| wanted(|mask| mask.trust_domain_bundle));
         let updated = self.shared.store.update_relationship(&update, bundle.as_ref()).await;
         let updated = updated.map_err(|error| match error {
-            StoreError::NotFound { .. } => Status::not_found(format!("failed to update federation relationship: {error}")),
+            StoreError::NotFound { .. } => {
+                Status::not_found(format!("failed to update federation relationship: {error}"))
+            }
             error => status::from_store("failed to update federation relationship", NOT_FOUND, &error),
         })?;
         tracing::info!(trust_domain = %updated.trust_domain, url = %updated.bundle_endpoint_url, "federation relationship updated");

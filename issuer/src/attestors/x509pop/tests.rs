@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    testing::{payload, pki, sign, uri},
+    *,
+};
 use crate::{
     attestors::testing::{Answer, NoChallenge},
     store::MIGRATIONS,
@@ -42,10 +45,6 @@ fn attempt(payload: Vec<u8>) -> Attempt {
     Attempt { payload, client_address: Some(IpAddr::from([127, 0, 0, 1])), now: NOW }
 }
 
-fn payload(certificates: &[Vec<u8>]) -> Vec<u8> {
-    X509popPayload { certificates: certificates.to_vec() }.to_json()
-}
-
 async fn refusal(options: X509popConfig, attempt: Attempt) -> (Code, String) {
     let error = attestor(options).await.attest(attempt, &mut NoChallenge).await.unwrap_err();
     (error.code, error.message)
@@ -77,53 +76,14 @@ fn responses_of_the_wrong_shape_are_refused() {
     let other_kind = X509popResponse { rsa_signature: Some(rsa), ecdsa_signature: None };
     let short = EcdsaSignatureResponse { nonce: vec![0; 31], r: vec![1], s: vec![1] };
     let short = X509popResponse { rsa_signature: None, ecdsa_signature: Some(short) };
-    for (response, text) in [(other_kind, "no signature of the certificate's kind of key"), (short, "invalid nonce length")] {
+    for (response, text) in
+        [(other_kind, "no signature of the certificate's kind of key"), (short, "invalid nonce length")]
+    {
         let error = check_response(leaf.parsed(), &nonce, &response.to_json()).unwrap_err();
         assert_eq!(error, AttestationError::denied(format!("challenge response verification failed: {text}")));
     }
     let error = check_response(leaf.parsed(), &nonce, b"not json").unwrap_err();
     assert_eq!(error.code, Code::InvalidArgument);
-}
-
-/// A node CA and a leaf it signed, with the leaf's key.
-struct Pki {
-    root: rcgen::Certificate,
-    leaf: rcgen::Certificate,
-    leaf_key: rcgen::KeyPair,
-}
-
-fn pki(change: impl FnOnce(&mut rcgen::CertificateParams)) -> Pki {
-    let root_key = rcgen::KeyPair::generate().unwrap();
-    let mut root_params = rcgen::CertificateParams::default();
-    root_params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    root_params.distinguished_name.push(rcgen::DnType::CommonName, "test root");
-    let root = root_params.self_signed(&root_key).unwrap();
-    let issuer = rcgen::Issuer::new(root_params, root_key);
-    let leaf_key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::default();
-    params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
-    change(&mut params);
-    let leaf = params.signed_by(&leaf_key, &issuer).unwrap();
-    Pki { root, leaf, leaf_key }
-}
-
-fn uri(text: &str) -> rcgen::SanType {
-    rcgen::SanType::URI(text.try_into().unwrap())
-}
-
-/// Signs challenges as an agent does.
-fn sign(key: &rcgen::KeyPair, challenge: &[u8]) -> Vec<u8> {
-    use aws_lc_rs::{
-        rand::SystemRandom,
-        signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
-    };
-    let challenge = X509popChallenge::from_json(challenge).unwrap().ecdsa_signature.unwrap();
-    let nonce = vec![9; NONCE_BYTES];
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.serialized_der()).unwrap();
-    let signature = pair.sign(&SystemRandom::new(), &[challenge.nonce, nonce.clone()].concat()).unwrap();
-    let (r, s) = signature.as_ref().split_at(32);
-    let response = EcdsaSignatureResponse { nonce, r: r.to_vec(), s: s.to_vec() };
-    X509popResponse { rsa_signature: None, ecdsa_signature: Some(response) }.to_json()
 }
 
 #[tokio::test]
@@ -151,8 +111,8 @@ async fn a_node_is_named_by_its_certificate() {
     assert!(attested.can_reattest && attested.spends_token.is_none());
     let values: Vec<_> = attested.selectors.iter().map(ToString::to_string).collect();
     let root = format!("x509pop:ca:fingerprint:{}", certificate::fingerprint(pki.root.der()));
-    let expected =
-        ["x509pop:subject:cn:node1", &root, "x509pop:serialnumber:0abc", "x509pop:san:rack:r1/slot2"].map(str::to_owned);
+    let expected = ["x509pop:subject:cn:node1", &root, "x509pop:serialnumber:0abc", "x509pop:san:rack:r1/slot2"]
+        .map(str::to_owned);
     assert_eq!(values, expected);
 }
 
