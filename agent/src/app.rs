@@ -31,9 +31,7 @@ use crate::{
     config::{Config, ConfigError, NodeAttestorConfig},
     identity::{IdentityError, OwnIdentity},
     issuer::IssuerClient,
-    node::{
-        NodeAttestor, attest::Attestation, join_token::JoinTokenAttestor, x509pop::X509PopAttestor,
-    },
+    node::{NodeAttestor, attest::Attestation, join_token::JoinTokenAttestor, x509pop::X509PopAttestor},
     own_svid::OwnSvidKeeper,
     saved::SavedState,
     sync::{Synchroniser, sign::Signer},
@@ -223,9 +221,9 @@ fn issuer_client(address: &str, identity: &OwnIdentity, clock: &SharedClock) -> 
 fn node_attestor(config: &Config, token: crate::node::join_token::TokenSource) -> Arc<dyn NodeAttestor> {
     match &config.node_attestor {
         NodeAttestorConfig::JoinToken {} => Arc::new(JoinTokenAttestor::new(token)),
-        NodeAttestorConfig::X509pop { private_key_path, certificate_path, intermediates_path } => {
-            Arc::new(X509PopAttestor::new(private_key_path.clone(), certificate_path.clone(), intermediates_path.clone()))
-        }
+        NodeAttestorConfig::X509pop { private_key_path, certificate_path, intermediates_path } => Arc::new(
+            X509PopAttestor::new(private_key_path.clone(), certificate_path.clone(), intermediates_path.clone()),
+        ),
     }
 }
 

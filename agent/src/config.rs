@@ -224,7 +224,9 @@ pub enum ConfigError {
     #[error("{0} must not be empty; {1}")]
     Empty(&'static str, &'static str),
     /// The issuer's address is not usable.
-    #[error("server_address `{0}` is neither a host name nor an IP address; give it without scheme and port, the port belongs in server_port")]
+    #[error(
+        "server_address `{0}` is neither a host name nor an IP address; give it without scheme and port, the port belongs in server_port"
+    )]
     ServerAddress(String),
     /// Port 0.
     #[error("server_port must not be 0; the issuer's default is 8081")]
@@ -233,7 +235,9 @@ pub enum ConfigError {
     #[error("{0} and {1} exclude each other; keep one of them")]
     Both(&'static str, &'static str),
     /// Nothing to trust the issuer by.
-    #[error("there is nothing to trust the issuer by; set trust_bundle_path or trust_bundle_url, or, for a trial only, insecure_bootstrap")]
+    #[error(
+        "there is nothing to trust the issuer by; set trust_bundle_path or trust_bundle_url, or, for a trial only, insecure_bootstrap"
+    )]
     NoTrustBundle,
     /// The bundle's URL is not usable.
     #[error("trust_bundle_url `{url}` is not usable: {reason}; write an https URL")]
@@ -250,7 +254,9 @@ pub enum ConfigError {
     #[error("sync_interval is {0}; use a value from 500ms to 1h, such as 5s")]
     SyncInterval(HumanDuration),
     /// The administration socket is where workloads can reach it.
-    #[error("admin_socket_path {admin} lies in or under the folder of socket_path, which every workload can enter; choose another folder")]
+    #[error(
+        "admin_socket_path {admin} lies in or under the folder of socket_path, which every workload can enter; choose another folder"
+    )]
     AdminSocket {
         /// As configured.
         admin: String,
@@ -321,7 +327,9 @@ impl Config {
     /// Where the keys are kept; `None` in memory.
     pub fn keys_path(&self) -> Option<PathBuf> {
         match &self.key_manager {
-            KeyManagerConfig::Disk { directory } => Some(directory.as_ref().unwrap_or(&self.data_dir).join("keys.json")),
+            KeyManagerConfig::Disk { directory } => {
+                Some(directory.as_ref().unwrap_or(&self.data_dir).join("keys.json"))
+            }
             KeyManagerConfig::Memory {} => None,
         }
     }

@@ -143,9 +143,9 @@ impl OwnIdentity {
             return Err(SvidError::ClockBehind { now, not_before: facts.not_before }.into());
         }
         let held = self.keys.list().await?;
-        let slot = KEY_SLOTS.into_iter().find(|slot| {
-            held.iter().any(|key| key.id == **slot && key.public_key.spki_der() == facts.public_key)
-        });
+        let slot = KEY_SLOTS
+            .into_iter()
+            .find(|slot| held.iter().any(|key| key.id == **slot && key.public_key.spki_der() == facts.public_key));
         let Some(key_slot) = slot else {
             tracing::warn!(id = %facts.id, "the key of the saved agent SVID is gone; attesting again");
             return Ok(());
@@ -257,12 +257,10 @@ impl OwnIdentity {
 
     async fn store(&self, on_disk: &mut AgentData, data: AgentData) -> Result<(), IdentityError> {
         let (saved, copy) = (self.saved.clone(), data.clone());
-        tokio::task::spawn_blocking(move || saved.store(&copy))
-            .await
-            .unwrap_or_else(|_| {
-                let source = std::io::Error::other("writing was cut off");
-                Err(SavedError::Write { path: self.saved.path().to_path_buf(), source })
-            })?;
+        tokio::task::spawn_blocking(move || saved.store(&copy)).await.unwrap_or_else(|_| {
+            let source = std::io::Error::other("writing was cut off");
+            Err(SavedError::Write { path: self.saved.path().to_path_buf(), source })
+        })?;
         *on_disk = data;
         Ok(())
     }
@@ -368,7 +366,10 @@ mod tests {
         identity.accept(key, chain.clone(), false).await.unwrap();
 
         let key = identity.prepare_key().await.unwrap();
-        assert!(matches!(identity.accept(key, chain.clone(), false).await, Err(IdentityError::Svid(SvidError::OtherKey))));
+        assert!(matches!(
+            identity.accept(key, chain.clone(), false).await,
+            Err(IdentityError::Svid(SvidError::OtherKey))
+        ));
         let key = identity.prepare_key().await.unwrap();
         let foreign = setup.sign(&key, "spiffe://other.example/spire/agent/x");
         assert!(matches!(identity.accept(key, foreign, false).await, Err(IdentityError::ForeignId { .. })));

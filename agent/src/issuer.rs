@@ -1,17 +1,12 @@
 //! The issuer as this agent calls it: mutual TLS with the agent's SVID, one method a call.
 
-use std::{
-    fmt,
-    future::Future,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use federation_specs::{
+    convert,
     id::TrustDomain,
     proto::{
-        self,
         server::{
             agent::{AgentX509svidParams, PostStatusRequest, RenewAgentRequest, agent_client::AgentClient},
             bundle::{GetBundleRequest, GetFederatedBundleRequest, bundle_client::BundleClient},
@@ -24,7 +19,6 @@ use federation_specs::{
         types,
     },
 };
-use prost::Message;
 use rustls::ClientConfig;
 use service_kit::grpc::connect;
 use tokio::sync::{mpsc, watch};
@@ -44,9 +38,6 @@ pub const MAX_ENTRIES: usize = 1_000_000;
 
 /// Entry IDs asked for in one message.
 const IDS_PER_REQUEST: usize = 500;
-
-/// Name of the error detail that says why an agent was denied.
-const DENIED_DETAILS: &str = "spire.api.types.PermissionDeniedDetails";
 
 /// Why the issuer denied this agent (wire/behaviour.md 2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,10 +73,7 @@ impl Denial {
         if status.code() != Code::PermissionDenied {
             return None;
         }
-        let details = proto::rpc::Status::decode(status.details()).ok()?.details;
-        let detail = details.into_iter().find(|any| any.type_url.rsplit('/').next() == Some(DENIED_DETAILS))?;
-        let details = types::PermissionDeniedDetails::decode(detail.value.as_slice()).ok()?;
-        match details.reason() {
+        match convert::permission_denied_reason(status.details())? {
             Reason::AgentExpired => Some(Self::Expired),
             Reason::AgentNotAttested => Some(Self::NotAttested),
             Reason::AgentNotActive => Some(Self::NotActive),
@@ -347,10 +335,17 @@ impl IssuerClient {
     /// [`IssuerError`].
     pub async fn sign_jwt_svid(&self, entry_id: &str, audience: Vec<String>) -> Result<types::Jwtsvid, IssuerError> {
         const CALL: &str = "NewJWTSVID";
-        let request = timed(NewJwtsvidRequest { entry_id: entry_id.into(), audience });
-        let mut client = SvidClient::new(self.channel()).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let answer = self.call(CALL, client.new_jwtsvid(request)).await?.into_inner();
-        answer.svid.ok_or(IssuerError::Malformed { call: CALL, reason: "has no SVID".into() })
+        let request = NewJwtsvidRequest { entry_id: entry_id.into(), audience };
+        let attempt = async || {
+            let mut client = SvidClient::new(self.channel()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+            self.call(CALL, client.new_jwtsvid(timed(request.clone()))).await
+        };
+        // A connection the issuer has just closed for its age fails one call; the next one makes a new connection.
+        let answer = match attempt().await {
+            Err(error) if error.code() == Some(Code::Unavailable) => attempt().await,
+            answer => answer,
+        };
+        answer?.into_inner().svid.ok_or(IssuerError::Malformed { call: CALL, reason: "has no SVID".into() })
     }
 }
 

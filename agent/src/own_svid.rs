@@ -4,13 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use federation_specs::id::SpiffeId;
-use service_kit::{
-    BoxError,
-    backoff::Backoff,
-    clock::SharedClock,
-    health::Latch,
-    lifecycle::Shutdown,
-};
+use service_kit::{BoxError, backoff::Backoff, clock::SharedClock, health::Latch, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -31,13 +25,17 @@ const MAX_WAIT: Duration = Duration::from_secs(120);
 #[derive(Debug, thiserror::Error)]
 pub enum OwnSvidError {
     /// Banned.
-    #[error("{id} was banned at the issuer; its SVID is deleted. To let this node in again, evict the agent (`entente issuer agent evict -spiffeID {id}`) and attest anew")]
+    #[error(
+        "{id} was banned at the issuer; its SVID is deleted. To let this node in again, evict the agent (`entente issuer agent evict -spiffeID {id}`) and attest anew"
+    )]
     Banned {
         /// The agent.
         id: SpiffeId,
     },
     /// The SVID is no longer accepted and the attestor works once only.
-    #[error("the SVID of {id} is no longer accepted: {reason}. It is deleted; start the agent again with new evidence, for example a new join token (`entente issuer token generate`)")]
+    #[error(
+        "the SVID of {id} is no longer accepted: {reason}. It is deleted; start the agent again with new evidence, for example a new join token (`entente issuer token generate`)"
+    )]
     Lost {
         /// The agent.
         id: SpiffeId,

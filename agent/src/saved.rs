@@ -184,8 +184,8 @@ fn decode(items: Vec<String>) -> Result<Vec<Vec<u8>>, String> {
         .into_iter()
         .map(|item| {
             let pem = BASE64_STANDARD.decode(item).map_err(|error| format!("a certificate is not base64: {error}"))?;
-            let certificate = CertificateDer::from_pem_slice(&pem)
-                .map_err(|error| format!("a certificate is not PEM: {error}"))?;
+            let certificate =
+                CertificateDer::from_pem_slice(&pem).map_err(|error| format!("a certificate is not PEM: {error}"))?;
             Ok(certificate.as_ref().to_vec())
         })
         .collect()
@@ -223,7 +223,9 @@ mod tests {
         assert!(loaded.reattestable);
 
         let text = std::fs::read_to_string(saved.path()).unwrap();
-        assert!(text.contains(r#""bootstrap_use":2,"bootstrap_start_time":"0001-01-01T00:00:00Z","connection_attempts":0"#));
+        assert!(
+            text.contains(r#""bootstrap_use":2,"bootstrap_start_time":"0001-01-01T00:00:00Z","connection_attempts":0"#)
+        );
         saved.store(&AgentData::default()).unwrap();
         assert!(std::fs::read_to_string(saved.path()).unwrap().starts_with(r#"{"svid":null,"#));
     }

@@ -11,7 +11,11 @@ use federation_specs::{
     id::SpiffeId,
     proto::{
         agent::{
-            debug::{GetInfoRequest, GetInfoResponse, debug_server::{self, DebugServer}, get_info_response::Cert},
+            debug::{
+                GetInfoRequest, GetInfoResponse,
+                debug_server::{self, DebugServer},
+                get_info_response::Cert,
+            },
             logger::{
                 GetLoggerRequest, ResetLogLevelRequest, SetLogLevelRequest,
                 logger_server::{self, LoggerServer},
@@ -153,7 +157,10 @@ impl logger_server::Logger for LoggerService {
         Ok(self.answer())
     }
 
-    async fn reset_log_level(&self, _request: Request<ResetLogLevelRequest>) -> Result<Response<types::Logger>, Status> {
+    async fn reset_log_level(
+        &self,
+        _request: Request<ResetLogLevelRequest>,
+    ) -> Result<Response<types::Logger>, Status> {
         self.log.set_level(self.log.launch());
         tracing::info!(level = self.log.launch().as_str(), "log level reset");
         Ok(self.answer())

@@ -1,8 +1,8 @@
 //! grpc.health.v1.Health: whether the Workload API can serve.
 
 use federation_specs::proto::health::{
-    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse, health_check_response::ServingStatus,
-    health_server,
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+    health_check_response::ServingStatus, health_server,
 };
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};

@@ -29,16 +29,15 @@ pub(super) async fn validate(
     let selectors = context.caller(request).await?;
     let view = context.view(&selectors).await?;
     let bundles: BundleSet = view.jwt_bundles.values().map(Arc::clone).collect();
-    let verified = jwt_svid::verify(&message.svid, Some(&message.audience), &bundles, context.clock.now())
-        .map_err(|error| {
+    let verified =
+        jwt_svid::verify(&message.svid, Some(&message.audience), &bundles, context.clock.now()).map_err(|error| {
             tracing::debug!(%error, "a JWT-SVID was refused");
             Status::invalid_argument(error.to_string())
         })?;
     let own = context.cache.snapshot().trust_domain.clone();
     let is_foreign = *verified.id().trust_domain() != own;
-    let shown = |name: &str| {
-        !is_foreign || ALWAYS_SHOWN.contains(&name) || context.allowed_foreign_jwt_claims.contains(name)
-    };
+    let shown =
+        |name: &str| !is_foreign || ALWAYS_SHOWN.contains(&name) || context.allowed_foreign_jwt_claims.contains(name);
     Ok(ValidateJwtsvidResponse { spiffe_id: verified.id().to_string(), claims: Some(claims(&verified, shown)) })
 }
 

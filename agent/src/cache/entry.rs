@@ -197,7 +197,12 @@ pub(crate) mod tests {
             id: "e1".into(),
             spiffe_id: Some(types::Spiffeid { trust_domain: "cloud.example".into(), path: "/web".into() }),
             selectors: vec![types::Selector { r#type: "unix".into(), value: "uid:0".into() }],
-            federates_with: vec!["b.example".into(), "spiffe://a.example".into(), "cloud.example".into(), "Bad TD".into()],
+            federates_with: vec![
+                "b.example".into(),
+                "spiffe://a.example".into(),
+                "cloud.example".into(),
+                "Bad TD".into(),
+            ],
             revision_number: 3,
             created_at: 7,
             hint: "main".into(),
@@ -214,7 +219,10 @@ pub(crate) mod tests {
         let trust_domain = TrustDomain::parse("cloud.example").unwrap();
         let entry = Entry::from_proto(proto(), &trust_domain).unwrap();
         assert_eq!(entry.spiffe_id.to_string(), "spiffe://cloud.example/web");
-        assert_eq!(entry.federates_with.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a.example", "b.example"]);
+        assert_eq!(
+            entry.federates_with.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["a.example", "b.example"]
+        );
         assert_eq!((entry.revision_number, entry.created_at, entry.hint.as_str()), (3, 7, "main"));
         assert!(!entry.prefetch && entry.jwt_svid_include_jti && entry.is_served());
     }
@@ -234,7 +242,10 @@ pub(crate) mod tests {
         let other = refused(|entry| {
             entry.spiffe_id = Some(types::Spiffeid { trust_domain: "other.example".into(), path: "/x".into() });
         });
-        assert_eq!(other.to_string(), "entry e1 is for spiffe://other.example/x, which is no member of trust domain cloud.example");
+        assert_eq!(
+            other.to_string(),
+            "entry e1 is for spiffe://other.example/x, which is no member of trust domain cloud.example"
+        );
         let many = refused(|entry| entry.selectors = vec![entry.selectors[0].clone(); MAX_SELECTORS_PER_ENTRY + 1]);
         assert_eq!(many.to_string(), "entry e1 has more than 1024 selectors");
     }

@@ -23,8 +23,7 @@ pub struct EntryIndex {
 impl EntryIndex {
     /// Indexes the entries. Of several with the same ID the last counts.
     pub fn new(entries: impl IntoIterator<Item = Arc<Entry>>) -> Self {
-        let by_id: BTreeMap<String, Arc<Entry>> =
-            entries.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+        let by_id: BTreeMap<String, Arc<Entry>> = entries.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
         let mut frequency: HashMap<&Selector, usize> = HashMap::new();
         for selector in by_id.values().flat_map(|entry| &entry.selectors) {
             *frequency.entry(selector).or_default() += 1;

@@ -282,7 +282,11 @@ mod tests {
     async fn served_for_half_its_life_then_fetched_again() {
         let (clock, cache) = setup(10);
         assert_eq!(ok(&cache, key("a", &["x", "y"]), "one", clock.now()).await, "one");
-        assert_eq!(ok(&cache, key("a", &["y", "x"]), "two", clock.now()).await, "one", "order of audiences is no matter");
+        assert_eq!(
+            ok(&cache, key("a", &["y", "x"]), "two", clock.now()).await,
+            "one",
+            "order of audiences is no matter"
+        );
         assert_eq!(ok(&cache, key("a", &["x"]), "three", clock.now()).await, "three");
         assert_eq!(ok(&cache, key("b", &["x", "y"]), "four", clock.now()).await, "four");
         clock.advance(Duration::from_secs(134));

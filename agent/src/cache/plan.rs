@@ -1,9 +1,6 @@
 //! Which X509-SVIDs to sign next, and which to forget.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use time::{Duration, OffsetDateTime};
 

@@ -20,15 +20,17 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Puts a newer view in place, made from the current one, and wakes the subscribers. A view of an older snapshot
-    /// than the present one is dropped.
+    /// Puts a newer view in place, made from the current one, and wakes the subscribers if it differs for them. A view of
+    /// an older snapshot than the present one is dropped.
     pub(super) fn refresh(&self, snapshot: u64, make: impl FnOnce(&View) -> View) {
         self.view.send_if_modified(|view| {
             if snapshot < view.snapshot {
                 return false;
             }
-            *view = Arc::new(make(view));
-            true
+            let new = make(view);
+            let differs = new.differs(view);
+            *view = Arc::new(new);
+            differs
         });
     }
 }

@@ -36,7 +36,9 @@ pub enum SvidError {
     #[error("the issuer signed another key than the one sent")]
     OtherKey,
     /// The leaf is not valid yet.
-    #[error("the system clock ({now}) is before the start of the new certificate ({not_before}); set the clock of this machine or of the issuer")]
+    #[error(
+        "the system clock ({now}) is before the start of the new certificate ({not_before}); set the clock of this machine or of the issuer"
+    )]
     ClockBehind {
         /// This machine's time.
         now: OffsetDateTime,
@@ -44,7 +46,9 @@ pub enum SvidError {
         not_before: OffsetDateTime,
     },
     /// The leaf has expired already.
-    #[error("the new certificate ended at {not_after}, before the system clock ({now}); set the clock of this machine or of the issuer")]
+    #[error(
+        "the new certificate ended at {not_after}, before the system clock ({now}); set the clock of this machine or of the issuer"
+    )]
     ClockAhead {
         /// This machine's time.
         now: OffsetDateTime,

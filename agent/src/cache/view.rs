@@ -38,7 +38,10 @@ impl X509Answer {
 
 fn same_x509(a: &Arc<Bundle>, b: &Arc<Bundle>) -> bool {
     Arc::ptr_eq(a, b)
-        || a.x509_authorities().iter().map(|authority| authority.der()).eq(b.x509_authorities().iter().map(|authority| authority.der()))
+        || a.x509_authorities()
+            .iter()
+            .map(|authority| authority.der())
+            .eq(b.x509_authorities().iter().map(|authority| authority.der()))
 }
 
 fn same_jwt(a: &Arc<Bundle>, b: &Arc<Bundle>) -> bool {
@@ -132,6 +135,19 @@ impl View {
             valid_until,
             last_x509,
         }
+    }
+
+    /// Whether a stream following `previous` has anything to say because of this view.
+    pub(super) fn differs(&self, previous: &Self) -> bool {
+        let same_x509 = match (&self.x509, &previous.x509) {
+            (Some(new), Some(old)) => Arc::ptr_eq(new, old),
+            (None, None) => true,
+            _ => false,
+        };
+        !same_x509
+            || self.is_unknown() != previous.is_unknown()
+            || !Arc::ptr_eq(&self.x509_bundles, &previous.x509_bundles)
+            || !Arc::ptr_eq(&self.jwt_bundles, &previous.jwt_bundles)
     }
 
     /// Whether the caller has no identity at all.

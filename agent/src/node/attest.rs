@@ -6,7 +6,8 @@ use federation_specs::{
     bundle::BundleSet,
     proto::{
         server::agent::{
-            AgentX509svidParams, AttestAgentRequest, AttestAgentResponse, agent_client::AgentClient,
+            AgentX509svidParams, AttestAgentRequest, AttestAgentResponse,
+            agent_client::AgentClient,
             attest_agent_request::{self, Params},
             attest_agent_response::{self, Result as Attested},
         },
@@ -71,7 +72,9 @@ pub enum AttestError {
         reason: String,
     },
     /// The server's certificate does not lead to the bundle.
-    #[error("the certificate of the issuer at {address} is not vouched for by the trust bundle from {place} ({reason}); give the agent the bundle of that issuer (`entente issuer bundle show`), or, if its authority was replaced on purpose, move the saved agent state away")]
+    #[error(
+        "the certificate of the issuer at {address} is not vouched for by the trust bundle from {place} ({reason}); give the agent the bundle of that issuer (`entente issuer bundle show`), or, if its authority was replaced on purpose, move the saved agent state away"
+    )]
     UnknownAuthority {
         /// Where the issuer is.
         address: String,
@@ -81,7 +84,9 @@ pub enum AttestError {
         reason: String,
     },
     /// The server is somebody else.
-    #[error("the server at {address} is not the issuer of this trust domain: {reason}; check server_address, server_port and trust_domain")]
+    #[error(
+        "the server at {address} is not the issuer of this trust domain: {reason}; check server_address, server_port and trust_domain"
+    )]
     NotTheIssuer {
         /// Where it is.
         address: String,
@@ -89,7 +94,9 @@ pub enum AttestError {
         reason: String,
     },
     /// The server's certificate starts later than this machine's clock.
-    #[error("the system clock ({now}) is before the start of the issuer's certificate ({not_before}); set the clock of this machine or of the issuer")]
+    #[error(
+        "the system clock ({now}) is before the start of the issuer's certificate ({not_before}); set the clock of this machine or of the issuer"
+    )]
     ClockBehind {
         /// This machine's time.
         now: OffsetDateTime,
@@ -296,12 +303,12 @@ impl Attestation {
         }
         let refused = |remedy| AttestError::Refused { message: status.message().to_string(), remedy };
         match status.code() {
-            Code::PermissionDenied => {
-                refused("if the agent was banned, evict it at the issuer (`entente issuer agent evict`) to let it attest again")
-            }
-            Code::InvalidArgument if self.attestor.is_single_use() => {
-                refused("a join token works once and only until it expires; make another (`entente issuer token generate`)")
-            }
+            Code::PermissionDenied => refused(
+                "if the agent was banned, evict it at the issuer (`entente issuer agent evict`) to let it attest again",
+            ),
+            Code::InvalidArgument if self.attestor.is_single_use() => refused(
+                "a join token works once and only until it expires; make another (`entente issuer token generate`)",
+            ),
             Code::InvalidArgument => refused("check the agent's node_attestor settings"),
             Code::FailedPrecondition | Code::Unimplemented => {
                 refused("configure the same node attestor at the issuer and at the agent")

@@ -68,7 +68,9 @@ pub enum BootstrapError {
     #[error("trust bundle cannot be fetched: {0}")]
     Tls(#[from] TlsError),
     /// The content is no bundle.
-    #[error("trust bundle {place} is not usable: {reason}; give the issuer's bundle in the format named by trust_bundle_format (`entente issuer bundle show`)")]
+    #[error(
+        "trust bundle {place} is not usable: {reason}; give the issuer's bundle in the format named by trust_bundle_format (`entente issuer bundle show`)"
+    )]
     Content {
         /// File or URL.
         place: String,
@@ -76,7 +78,9 @@ pub enum BootstrapError {
         reason: String,
     },
     /// Every certificate starts later than this machine's clock.
-    #[error("the system clock ({now}) is before the start of the trust bundle from {place} ({not_before}); set the clock of this machine")]
+    #[error(
+        "the system clock ({now}) is before the start of the trust bundle from {place} ({not_before}); set the clock of this machine"
+    )]
     ClockBehind {
         /// This machine's time.
         now: OffsetDateTime,
@@ -133,7 +137,11 @@ pub async fn trust(
         (None, BootstrapSource::Url(url, format)) => {
             let bytes = fetch(url, clock).await?;
             let place = url.to_string();
-            (parse(&bytes, *format, trust_domain, &place)?, place, "publish the issuer's present bundle there".to_string())
+            (
+                parse(&bytes, *format, trust_domain, &place)?,
+                place,
+                "publish the issuer's present bundle there".to_string(),
+            )
         }
     };
     check_validity(&bundle, &place, remedy, clock.now())?;
@@ -184,7 +192,12 @@ async fn fetch(url: &Url, clock: &SharedClock) -> Result<Vec<u8>, BootstrapError
     }
 }
 
-fn parse(bytes: &[u8], format: BundleFormat, trust_domain: &TrustDomain, place: &str) -> Result<Bundle, BootstrapError> {
+fn parse(
+    bytes: &[u8],
+    format: BundleFormat,
+    trust_domain: &TrustDomain,
+    place: &str,
+) -> Result<Bundle, BootstrapError> {
     let content = |reason: String| BootstrapError::Content { place: place.to_string(), reason };
     match format {
         BundleFormat::Pem => {
@@ -229,7 +242,11 @@ mod tests {
             BootstrapSource::File(path, format)
         }
 
-        async fn trust(&self, source: &BootstrapSource, saved: Option<Bundle>) -> Result<BootstrapTrust, BootstrapError> {
+        async fn trust(
+            &self,
+            source: &BootstrapSource,
+            saved: Option<Bundle>,
+        ) -> Result<BootstrapTrust, BootstrapError> {
             let saved = saved.map(|bundle| (bundle, "agent-data.json".to_string()));
             trust(source, saved, &TrustDomain::parse("cloud.example").unwrap(), &self.clock).await
         }

@@ -44,13 +44,17 @@ pub trait NodeAttestor: Send + Sync + Debug {
 #[derive(Debug, thiserror::Error)]
 pub enum NodeAttestorError {
     /// The issuer sent a challenge where none belongs.
-    #[error("the issuer sent a challenge, which {0} attestation does not have; check that agent and issuer use the same attestor")]
+    #[error(
+        "the issuer sent a challenge, which {0} attestation does not have; check that agent and issuer use the same attestor"
+    )]
     UnexpectedChallenge(&'static str),
     /// The challenge has another form than expected.
     #[error("the issuer's challenge is not understood: {0}")]
     BadChallenge(String),
     /// No join token is configured.
-    #[error("no join token is given; make one at the issuer (`entente issuer token generate`) and pass it with -joinToken, join_token or join_token_file")]
+    #[error(
+        "no join token is given; make one at the issuer (`entente issuer token generate`) and pass it with -joinToken, join_token or join_token_file"
+    )]
     NoToken,
     /// A file cannot be read.
     #[error("{what} {path} cannot be read: {source}")]

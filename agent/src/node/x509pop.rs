@@ -14,7 +14,8 @@ use aws_lc_rs::{
 };
 use federation_specs::{
     attestation::{
-        EcdsaSignatureResponse, NONCE_BYTES, RsaSignatureResponse, X509POP, X509popChallenge, X509popPayload, X509popResponse,
+        EcdsaSignatureResponse, NONCE_BYTES, RsaSignatureResponse, X509POP, X509popChallenge, X509popPayload,
+        X509popResponse,
     },
     certificate::Certificate,
     public_key::{KeyKind, PublicKey},
@@ -62,11 +63,16 @@ impl X509PopAttestor {
     fn key(&self, chain: &[Vec<u8>]) -> Result<NodeKey, NodeAttestorError> {
         let unusable = |reason: String| content("private_key_path", &self.private_key_path, reason);
         let pem = read_file("private_key_path", &self.private_key_path, MAX_FILE_BYTES)?;
-        let der = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| unusable(format!("no private key in PEM: {error}")))?;
+        let der =
+            PrivateKeyDer::from_pem_slice(&pem).map_err(|error| unusable(format!("no private key in PEM: {error}")))?;
         let leaf = chain.first().and_then(|leaf| Certificate::from_der(leaf).ok());
         let public = leaf.as_ref().and_then(|leaf| leaf.public_key().ok());
         let public = public.ok_or_else(|| {
-            content("certificate_path", &self.certificate_path, "the key of its first certificate is not supported".into())
+            content(
+                "certificate_path",
+                &self.certificate_path,
+                "the key of its first certificate is not supported".into(),
+            )
         })?;
         let key = NodeKey::read(der.secret_der(), public).map_err(unusable)?;
         if key.public_bits() != public.subject_key_bits() {
@@ -120,7 +126,11 @@ impl NodeKey {
     }
 
     /// Signs SHA-256(challenge nonce ‖ response nonce).
-    fn answer(&self, challenge: &X509popChallenge, random: &SystemRandom) -> Result<X509popResponse, NodeAttestorError> {
+    fn answer(
+        &self,
+        challenge: &X509popChallenge,
+        random: &SystemRandom,
+    ) -> Result<X509popResponse, NodeAttestorError> {
         let bad = |reason: &str| NodeAttestorError::BadChallenge(reason.into());
         let mut nonce = [0; NONCE_BYTES];
         random.fill(&mut nonce).map_err(|_| NodeAttestorError::Crypto)?;
@@ -145,7 +155,10 @@ impl NodeKey {
                 let padding = &const { RSA_PSS_SHA256.with_pss_salt_length(RsaPssSaltLength::Max) };
                 pair.sign(padding, random, &message(&challenge.nonce)?, &mut signature)
                     .map_err(|_| NodeAttestorError::Crypto)?;
-                Ok(X509popResponse { rsa_signature: Some(RsaSignatureResponse { nonce: nonce.to_vec(), signature }), ecdsa_signature: None })
+                Ok(X509popResponse {
+                    rsa_signature: Some(RsaSignatureResponse { nonce: nonce.to_vec(), signature }),
+                    ecdsa_signature: None,
+                })
             }
         }
     }

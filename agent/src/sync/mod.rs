@@ -14,13 +14,7 @@ use std::{
 
 use federation_specs::{bundle::Bundle, id::TrustDomain};
 use futures::{StreamExt, stream};
-use service_kit::{
-    BoxError,
-    backoff::Backoff,
-    clock::SharedClock,
-    health::Latch,
-    lifecycle::Shutdown,
-};
+use service_kit::{BoxError, backoff::Backoff, clock::SharedClock, health::Latch, lifecycle::Shutdown};
 use tokio::sync::Notify;
 
 use crate::{

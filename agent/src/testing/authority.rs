@@ -7,8 +7,8 @@ use federation_specs::{
     public_key::PublicKey,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
-    SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType, SubjectPublicKeyInfo,
 };
 use service_kit::keys::{KeyType, PrivateKey, SigningAlgorithm};
 use time::{Duration, OffsetDateTime};

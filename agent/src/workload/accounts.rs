@@ -49,7 +49,10 @@ mod tests {
 
     #[test]
     fn finds_names_and_skips_what_is_malformed() {
-        let accounts = Accounts("#root:x:5:0\n\nbroken\n:x:7:\nroot:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\nweb:*:33:web,app\n".into());
+        let accounts = Accounts(
+            "#root:x:5:0\n\nbroken\n:x:7:\nroot:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\nweb:*:33:web,app\n"
+                .into(),
+        );
         assert_eq!(accounts.name_of(0), Some("root"));
         assert_eq!(accounts.name_of(33), Some("web"));
         assert_eq!(accounts.name_of(5), None);

@@ -3,21 +3,16 @@
 //! Each attestor is one file and one implementation of [`WorkloadAttestor`]; the conformance suite in
 //! `workload/conformance.rs` holds what all of them must do.
 
-use std::{
-    collections::BTreeSet,
-    fmt::Debug,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use federation_specs::selector::Selector;
 use futures::future::join_all;
 use tokio::sync::Semaphore;
 
+mod accounts;
 #[cfg(test)]
 pub(crate) mod conformance;
-mod accounts;
 mod digest;
 pub mod unix;
 
@@ -141,7 +136,12 @@ impl WorkloadAttestors {
                 Ok(found) => {
                     succeeded = true;
                     if found.len() > MAX_SELECTORS {
-                        tracing::warn!(attestor = name, pid, found = found.len(), "too many selectors; the surplus is ignored");
+                        tracing::warn!(
+                            attestor = name,
+                            pid,
+                            found = found.len(),
+                            "too many selectors; the surplus is ignored"
+                        );
                     }
                     selectors.extend(found.into_iter().take(MAX_SELECTORS));
                 }

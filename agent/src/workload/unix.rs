@@ -58,7 +58,13 @@ impl UnixAttestor {
         Self::with_paths(options, clock, proc_root.into(), "/etc/passwd".into(), "/etc/group".into())
     }
 
-    fn with_paths(options: UnixOptions, clock: SharedClock, proc_root: PathBuf, passwd: PathBuf, group: PathBuf) -> Self {
+    fn with_paths(
+        options: UnixOptions,
+        clock: SharedClock,
+        proc_root: PathBuf,
+        passwd: PathBuf,
+        group: PathBuf,
+    ) -> Self {
         Self { inner: Arc::new(Inner { options, proc_root, passwd, group, digests: Digests::default(), clock }) }
     }
 }
@@ -138,7 +144,8 @@ fn accounts(path: &Path) -> Accounts {
 
 fn unreadable(what: &'static str, pid: i32, source: io::Error) -> WorkloadAttestorError {
     // A process that ends while it is examined shows as a missing file or as "no such process".
-    if source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) {
+    if source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+    {
         WorkloadAttestorError::ProcessGone(pid)
     } else {
         WorkloadAttestorError::Unreadable { what, pid, source }

@@ -3,7 +3,9 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED, RSA_PSS_2048_8192_SHA256, RsaPssSaltLength, UnparsedPublicKey},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use rcgen::{CertificateParams, KeyPair as CertificateKey, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256};
+use rcgen::{
+    CertificateParams, KeyPair as CertificateKey, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256,
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -103,8 +105,10 @@ fn leaf_key(pem: &[u8]) -> Vec<u8> {
 #[test]
 fn captured_answers_sign_what_this_attestor_signs() {
     let (challenge, response) = captured(include_str!("../../../testdata/x509pop-ec.txt"));
-    let message = [field(&challenge, "ecdsa_signature", "nonce"), field(&response, "ecdsa_signature", "nonce")].concat();
-    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, leaf_key(include_bytes!("../../../testdata/node-ec.pem")));
+    let message =
+        [field(&challenge, "ecdsa_signature", "nonce"), field(&response, "ecdsa_signature", "nonce")].concat();
+    let key =
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, leaf_key(include_bytes!("../../../testdata/node-ec.pem")));
     key.verify(&message, &fixed(&response, "ecdsa_signature")).unwrap();
 
     let (challenge, response) = captured(include_str!("../../../testdata/x509pop-rsa.txt"));
