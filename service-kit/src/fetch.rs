@@ -67,7 +67,7 @@ pub enum FetchError {
     #[error("{url} did not answer within {}; check that the server is up, or raise the timeout", crate::config::HumanDuration(*deadline))]
     Timeout {
         /// The URL.
-        url: Url,
+        url: String,
         /// The deadline.
         deadline: Duration,
     },
@@ -75,7 +75,7 @@ pub enum FetchError {
     #[error("cannot connect to {url}: {reason}; check the host name, the port and the network between")]
     Connect {
         /// The URL.
-        url: Url,
+        url: String,
         /// The innermost cause.
         reason: String,
     },
@@ -83,7 +83,7 @@ pub enum FetchError {
     #[error("{url} was not trusted: {reason}; check the profile, the endpoint SPIFFE ID or the CA configured for it")]
     Untrusted {
         /// The URL.
-        url: Url,
+        url: String,
         /// Why not.
         reason: String,
     },
@@ -91,7 +91,7 @@ pub enum FetchError {
     #[error("fetching {url} failed: {reason}")]
     Transport {
         /// The URL.
-        url: Url,
+        url: String,
         /// The innermost cause.
         reason: String,
     },
@@ -99,13 +99,13 @@ pub enum FetchError {
     #[error("{url} redirects more than {MAX_REDIRECTS} times; configure the URL it should end at")]
     TooManyRedirects {
         /// The URL asked first.
-        url: Url,
+        url: String,
     },
     /// A redirect to somewhere it may not lead.
     #[error("{url} redirects to `{location}`, which is refused: {reason}")]
     BadRedirect {
         /// The URL that redirects.
-        url: Url,
+        url: String,
         /// Where to.
         location: String,
         /// Why that is refused.
@@ -115,7 +115,7 @@ pub enum FetchError {
     #[error("{url} answered {status}; check the path of the URL and the server's log")]
     Status {
         /// The URL.
-        url: Url,
+        url: String,
         /// The status.
         status: StatusCode,
     },
@@ -123,7 +123,7 @@ pub enum FetchError {
     #[error("{url} sent more than {limit} bytes, the most accepted; is it the right URL?")]
     TooLarge {
         /// The URL.
-        url: Url,
+        url: String,
         /// The limit.
         limit: usize,
     },
@@ -131,7 +131,7 @@ pub enum FetchError {
     #[error("{url} sent content-encoding `{encoding}`, which was not asked for")]
     Encoding {
         /// The URL.
-        url: Url,
+        url: String,
         /// The encoding.
         encoding: String,
     },
@@ -185,7 +185,7 @@ impl Fetcher {
         tokio::select! {
             outcome = self.follow(url, etag) => outcome,
             () = self.clock.sleep(self.limits.deadline) => {
-                Err(FetchError::Timeout { url: url.clone(), deadline: self.limits.deadline })
+                Err(FetchError::Timeout { url: url.to_string(), deadline: self.limits.deadline })
             }
         }
     }
@@ -207,10 +207,10 @@ impl Fetcher {
                 | StatusCode::TEMPORARY_REDIRECT
                 | StatusCode::PERMANENT_REDIRECT => url = redirect_target(&url, response.headers())?,
                 StatusCode::OK => return self.body(url, response).await,
-                _ => return Err(FetchError::Status { url, status }),
+                _ => return Err(FetchError::Status { url: url.to_string(), status }),
             }
         }
-        Err(FetchError::TooManyRedirects { url: first.clone() })
+        Err(FetchError::TooManyRedirects { url: first.to_string() })
     }
 
     async fn body(&self, url: Url, mut response: Response) -> Result<FetchOutcome, FetchError> {
@@ -219,17 +219,17 @@ impl Fetcher {
             && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
         {
             let encoding = String::from_utf8_lossy(encoding.as_bytes()).chars().take(32).collect();
-            return Err(FetchError::Encoding { url, encoding });
+            return Err(FetchError::Encoding { url: url.to_string(), encoding });
         }
         if response.content_length().is_some_and(|length| length > limit as u64) {
-            return Err(FetchError::TooLarge { url, limit });
+            return Err(FetchError::TooLarge { url: url.to_string(), limit });
         }
         let etag = response.headers().get(header::ETAG).and_then(|value| value.to_str().ok()).map(str::to_string);
         let etag = etag.filter(|etag| etag.len() <= MAX_ETAG_BYTES);
         let mut bytes = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| explain(&url, &error))? {
             if bytes.len() + chunk.len() > limit {
-                return Err(FetchError::TooLarge { url, limit });
+                return Err(FetchError::TooLarge { url: url.to_string(), limit });
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -255,7 +255,7 @@ fn check_url(url: &Url) -> Result<(), &'static str> {
 
 fn redirect_target(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
     let bad = |location: &str, reason| FetchError::BadRedirect {
-        url: from.clone(),
+        url: from.to_string(),
         location: location.chars().take(MAX_URL_BYTES).collect(),
         reason,
     };
@@ -268,7 +268,7 @@ fn redirect_target(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
 
 /// Sorts reqwest's errors by what the operator can do about them.
 fn explain(url: &Url, error: &reqwest::Error) -> FetchError {
-    let url = url.clone();
+    let url = url.to_string();
     if let Some(refusal) = tls::refusal(error) {
         return FetchError::Untrusted { url, reason: refusal.to_string() };
     }

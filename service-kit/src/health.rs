@@ -1,13 +1,34 @@
 //! Readiness latches of subsystems, and the listener that answers `/live` and `/ready`.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+};
 
-use crate::{BoxError, lifecycle::Shutdown};
+use crate::{
+    BoxError,
+    clock::{Clock, SystemClock},
+    lifecycle::Shutdown,
+};
+
+/// Requests answered at once; more wait in the kernel.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How long a client may take to send its request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause after accepting failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// State of one subsystem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -202,10 +223,42 @@ impl HealthListener {
     /// Serves until the shutdown.
     ///
     /// # Errors
-    /// When the listener fails for good.
+    /// None at present; single connections never end it.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
-        axum::serve(self.listener, self.router).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let service = TowerToHyperService::new(self.router);
+        let accept_all = async {
+            loop {
+                // The semaphore is never closed.
+                let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+                match self.listener.accept().await {
+                    Ok((stream, _)) => {
+                        tokio::spawn(answer_one(stream, service.clone(), permit));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "health listener cannot accept a connection");
+                        SystemClock.sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = accept_all => {}
+            () = shutdown.cancelled() => {}
+        }
         Ok(())
+    }
+}
+
+/// Answers the one request of a connection.
+async fn answer_one(stream: TcpStream, service: TowerToHyperService<Router>, _permit: OwnedSemaphorePermit) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "health request failed");
     }
 }
 

@@ -22,11 +22,18 @@ use crate::tls::{self, TlsError};
 /// How long connecting and the TLS handshake may take together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often an idle connection is probed.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// A connection on which nothing was heard for this long is probed by TCP. HTTP/2 pings would do too, but gRPC servers
+/// in Go end the connection of a client that pings more than once in five minutes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
-/// How long the answer to a probe may take.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between probes that are not answered.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// So many unanswered probes end the connection.
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// Sent bytes that are not acknowledged for this long, in milliseconds, end the connection.
+const USER_TIMEOUT_MILLIS: u32 = 30_000;
 
 /// Why a channel could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -87,11 +94,7 @@ pub fn tls_channel(address: &str, config: Arc<ClientConfig>) -> Result<Channel, 
             Ok::<_, DialError>(TokioIo::new(stream))
         }
     });
-    let endpoint = Endpoint::from(uri)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
-    Ok(endpoint.connect_with_connector_lazy(connector))
+    Ok(Endpoint::from(uri).connect_with_connector_lazy(connector))
 }
 
 /// Where to connect to.
@@ -106,11 +109,22 @@ async fn dial(target: &Target, connector: &TlsConnector) -> Result<TlsStream<Tcp
     let tcp_error = |source| DialError::Tcp { address: target.address.clone(), source };
     let stream = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(tcp_error)?;
     stream.set_nodelay(true).map_err(tcp_error)?;
+    notice_dead_peers(&stream).map_err(|error| tcp_error(error.into()))?;
     let connected = connector.connect(target.name.clone(), stream).await;
     connected.map_err(|error| {
         let reason = tls::refusal(&error).map_or_else(|| error.to_string(), |refusal| refusal.to_string());
         DialError::Tls { address: target.address.clone(), reason, source: error }
     })
+}
+
+/// Makes the kernel end the connection when the other machine is gone.
+fn notice_dead_peers(stream: &TcpStream) -> rustix::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    sockopt::set_tcp_user_timeout(stream, USER_TIMEOUT_MILLIS)
 }
 
 fn split_address(address: &str) -> Option<(String, u16)> {

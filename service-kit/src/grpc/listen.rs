@@ -48,9 +48,13 @@ pub const MAX_HANDSHAKES: usize = 1024;
 /// Open connections of one listener; more wait in the kernel.
 pub const MAX_CONNECTIONS: usize = 32_768;
 
-/// Streams open at once on one connection. A proxy or a busy host may carry thousands of long-lived streams over one
-/// connection, so this is far above the usual hundreds.
-pub const MAX_STREAMS_PER_CONNECTION: u32 = 65_536;
+/// Streams open at once on one connection from the network: agents and proxies that share one connection need more
+/// than the usual hundred.
+pub const MAX_STREAMS_PER_TLS_CONNECTION: u32 = 10_240;
+
+/// Streams open at once on one local connection: a proxy may hold a long-lived stream for each of its thousands of
+/// workloads.
+pub const MAX_STREAMS_PER_UNIX_CONNECTION: u32 = 65_536;
 
 /// A TLS connection older than this is asked to go away; calls in progress are not cut.
 pub const MAX_CONNECTION_AGE: Duration = Duration::from_secs(3 * 60);
@@ -143,7 +147,11 @@ where
     };
     let hard_stop = accept.hard_stop.clone();
     let accepting = accept.run(listener, accepted, shutdown.clone());
-    let server = server().max_connection_age(MAX_CONNECTION_AGE);
+    let server = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS_PER_TLS_CONNECTION)
+        .max_connection_age(MAX_CONNECTION_AGE)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
     serve(server, service, incoming, accepting, hard_stop, clock, shutdown).await
 }
 
@@ -168,14 +176,9 @@ where
     let (accepted, incoming) = mpsc::channel(ACCEPTED_QUEUE);
     let hard_stop = CancellationToken::new();
     let accepting = accept_unix(socket, accepted, hard_stop.clone(), Arc::clone(&clock), shutdown.clone());
-    serve(server(), service, incoming, accepting, hard_stop, clock, shutdown).await
-}
-
-fn server() -> Server {
-    Server::builder()
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+    // The kernel tells when a local peer is gone; a stopped one may come back.
+    let server = Server::builder().max_concurrent_streams(MAX_STREAMS_PER_UNIX_CONNECTION);
+    serve(server, service, incoming, accepting, hard_stop, clock, shutdown).await
 }
 
 /// Runs the accept loop beside the server, and ends every connection when the grace period is over.

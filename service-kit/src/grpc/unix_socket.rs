@@ -5,15 +5,15 @@ use std::{
     io,
     os::{
         fd::OwnedFd,
-        unix::{
-            fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
-            net::UnixStream as StdUnixStream,
-        },
+        unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
+};
 use tokio::net::UnixListener;
 
 /// Connections the kernel holds for us until they are accepted (it caps this at `net.core.somaxconn`).
@@ -118,24 +118,33 @@ pub fn bind_unix(path: &Path, dir_mode: u32, socket_mode: u32) -> Result<UnixSoc
     }
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::NotASocket { path: owned() }),
-        Ok(_) if StdUnixStream::connect(path).is_ok() => return Err(SocketError::InUse { path: owned() }),
+        Ok(_) if answers(&address).map_err(bind_error)? => return Err(SocketError::InUse { path: owned() }),
         Ok(_) => fs::remove_file(path).map_err(bind_error)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(bind_error(error)),
     }
-    let socket = listening_socket(&address).map_err(|error| bind_error(error.into()))?;
+    let socket = new_socket().map_err(|error| bind_error(error.into()))?;
+    rustix::net::bind(&socket, &address).map_err(|error| bind_error(error.into()))?;
     let file = SocketFile { path: owned(), inode: inode(path) };
+    // Nobody can connect before `listen`, so nobody gets past the mode.
     fs::set_permissions(path, Permissions::from_mode(socket_mode)).map_err(bind_error)?;
+    rustix::net::listen(&socket, BACKLOG).map_err(|error| bind_error(error.into()))?;
     let listener = UnixListener::from_std(socket.into()).map_err(bind_error)?;
     Ok(UnixSocket { listener, file })
 }
 
-fn listening_socket(address: &SocketAddrUnix) -> rustix::io::Result<OwnedFd> {
+fn new_socket() -> rustix::io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::bind(&socket, address)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket)
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// Whether a process listens on the socket. One too busy to take a connection does.
+fn answers(address: &SocketAddrUnix) -> io::Result<bool> {
+    match rustix::net::connect(&new_socket()?, address) {
+        Ok(()) | Err(Errno::AGAIN) => Ok(true),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Makes the folder and its parents; only the ones made here get the mode.
@@ -151,6 +160,7 @@ fn create_folder(folder: &Path, mode: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream as StdUnixStream;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777

@@ -215,8 +215,8 @@ async fn pending_output_is_bounded() {
     encode_string(&mut first, b"x");
     encode_string(&mut first, long.as_bytes());
     let again = [0x80 | 62];
-    let mut rewriter = Rewriter::default();
-    rewriter.input = with_preface(&[frame(HEADERS, END_HEADERS, 1, &first)]);
+    let mut rewriter =
+        Rewriter { input: with_preface(&[frame(HEADERS, END_HEADERS, 1, &first)]), ..Rewriter::default() };
     for stream in 1..2000 {
         rewriter.input.extend(frame(HEADERS, END_HEADERS, 2 * stream + 1, &again));
     }
@@ -232,8 +232,8 @@ async fn pending_output_is_bounded() {
 proptest! {
     #[test]
     fn nothing_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), kind in 0_u8..12, flags: u8) {
-        let mut rewriter = Rewriter::default();
-        rewriter.input = with_preface(&[frame(kind, flags, 1, &bytes), frame(kind, flags | END_HEADERS, 1, &bytes)]);
+        let input = with_preface(&[frame(kind, flags, 1, &bytes), frame(kind, flags | END_HEADERS, 1, &bytes)]);
+        let mut rewriter = Rewriter { input, ..Rewriter::default() };
         rewriter.input.extend(&bytes);
         let _ = rewriter.advance();
     }
