@@ -6,7 +6,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 export ENTENTE_CACHE="${ENTENTE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/entente}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$ENTENTE_CACHE/target}"
-export RUST_BACKTRACE="${RUST_BACKTRACE:-1}"
+export RUST_BACKTRACE="${RUST_BACKTRACE:-1}" RUST_LIB_BACKTRACE="${RUST_LIB_BACKTRACE:-0}"
 
 names=() seconds=() results=()
 

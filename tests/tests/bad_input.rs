@@ -178,7 +178,7 @@ async fn bundles_and_relationships() -> Result<()> {
                 documented("federation relationship does not exist")?,
             ),
             (&["federation", "delete", "-id", "p.example"], documented("federation relationship not found")?),
-            (&["federation", "refresh", "-id", "p.example"], documented("no relationship with trust domain")?),
+            (&["federation", "refresh", "-id", "p.example"], documented("there is no federation relationship with trust domain")?),
         ],
     )
     .await?;
