@@ -167,8 +167,7 @@ async fn the_task_wakes_by_itself() {
     let test = TestStore::new().await;
     let index = EntryIndex::start(test.store.clone()).await.unwrap();
     let shutdown = Shutdown::new();
-    let task =
-        tokio::spawn(index.clone().run(Duration::from_secs(5), test.shared_clock(), shutdown.clone()));
+    let task = tokio::spawn(index.clone().run(Duration::from_secs(5), test.shared_clock(), shutdown.clone()));
     test.store.create_entries(&[entry("/spire/agent/a", "/w", &["u:1"])], START).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while index.current().is_empty() {

@@ -165,7 +165,8 @@ impl CaManager {
             None => {
                 let bundle = self.bundle();
                 let published = bundle.find_jwt(authority_id);
-                let published = published.ok_or_else(|| invalid("no JWT authority found with provided authority ID"))?;
+                let published =
+                    published.ok_or_else(|| invalid("no JWT authority found with provided authority ID"))?;
                 Authority {
                     authority_id: authority_id.to_owned(),
                     expires_at: published.expires_at().unwrap_or(0),

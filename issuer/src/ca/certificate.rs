@@ -15,7 +15,8 @@ use x509_cert::der::asn1::{BitString, Ia5String, ObjectIdentifier, OctetString};
 use x509_cert::der::{self, DateTime, Decode, Document, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName, SubjectKeyIdentifier,
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName,
+    SubjectKeyIdentifier,
 };
 use x509_cert::ext::{Extension, ToExtension};
 use x509_cert::name::Name;
@@ -220,10 +221,7 @@ fn extensions(template: &Template<'_>, authority_key_id: Option<&[u8]>) -> Resul
     if ca {
         list.add(true, &KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign))?;
     } else {
-        list.add(
-            true,
-            &KeyUsage(KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment | KeyUsages::KeyAgreement),
-        )?;
+        list.add(true, &KeyUsage(KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment | KeyUsages::KeyAgreement))?;
         list.add(false, &ExtendedKeyUsage(vec![SERVER_AUTH, CLIENT_AUTH]))?;
     }
     list.add(true, &BasicConstraints { ca, path_len_constraint: None })?;

@@ -102,7 +102,8 @@ fn random_key_id() -> Result<String, CaError> {
     let limit = 248;
     while id.len() < KEY_ID_LENGTH {
         random.fill(&mut bytes).map_err(|_| CaError::Random)?;
-        let letters = bytes.iter().filter(|byte| **byte < limit).map(|byte| char::from(KEY_ID_ALPHABET[usize::from(*byte % 62)]));
+        let letters =
+            bytes.iter().filter(|byte| **byte < limit).map(|byte| char::from(KEY_ID_ALPHABET[usize::from(*byte % 62)]));
         id.extend(letters.take(KEY_ID_LENGTH - id.len()));
     }
     Ok(id)

@@ -183,7 +183,9 @@ mod tests {
 
     #[test]
     fn printable_where_the_characters_allow() {
-        for (value, tag) in [("a.example", Tag::PrintableString), ("*.example", Tag::Utf8String), ("ä", Tag::Utf8String)] {
+        for (value, tag) in
+            [("a.example", Tag::PrintableString), ("*.example", Tag::Utf8String), ("ä", Tag::Utf8String)]
+        {
             assert_eq!(directory_string(value).unwrap().tag(), tag, "{value}");
         }
     }
@@ -191,7 +193,13 @@ mod tests {
     #[test]
     fn the_first_dns_name_replaces_the_common_name_of_a_request() {
         let request = Name::from_der(
-            &Subject::default().with(ORGANIZATION, ["MyOrg"]).with(COMMON_NAME, ["my cn"]).to_name().unwrap().to_der().unwrap(),
+            &Subject::default()
+                .with(ORGANIZATION, ["MyOrg"])
+                .with(COMMON_NAME, ["my cn"])
+                .to_name()
+                .unwrap()
+                .to_der()
+                .unwrap(),
         )
         .unwrap();
         let subject = Subject::from_der(&request.to_der().unwrap()).unwrap();

@@ -202,10 +202,7 @@ impl CaManager {
     }
 
     /// Signs with the active CA and makes sure that it was its key that signed.
-    async fn issue_with_active(
-        &self,
-        template: &Template<'_>,
-    ) -> Result<(Vec<u8>, Arc<Held<X509Signer>>), CaError> {
+    async fn issue_with_active(&self, template: &Template<'_>) -> Result<(Vec<u8>, Arc<Held<X509Signer>>), CaError> {
         for _ in 0..ATTEMPTS {
             let contents = self.x509.contents();
             let held = contents.active.as_ref().ok_or(CaError::NotReady)?;

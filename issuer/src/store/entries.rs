@@ -454,7 +454,11 @@ fn read(row: &SqliteRow) -> Result<(i64, Entry), StoreError> {
     let entry = Entry {
         spiffe_id: parsed(row, "spiffe_id", SpiffeId::parse, &reason)?,
         parent_id: parsed(row, "parent_id", SpiffeId::parse, &reason)?,
-        selectors: selectors.iter().map(|text| Selector::parse(text)).collect::<Result<_, _>>().map_err(|e| reason(&e))?,
+        selectors: selectors
+            .iter()
+            .map(|text| Selector::parse(text))
+            .collect::<Result<_, _>>()
+            .map_err(|e| reason(&e))?,
         x509_svid_ttl: row.try_get("x509_svid_ttl")?,
         jwt_svid_ttl: row.try_get("jwt_svid_ttl")?,
         federates_with: federates_with

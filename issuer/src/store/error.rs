@@ -72,7 +72,9 @@ pub enum StoreError {
     #[error("filter holds more than {0} values")]
     FilterTooLarge(usize),
     /// The database holds another trust domain's data.
-    #[error("the database belongs to trust domain `{stored}`, not `{configured}`; use another data_dir or trust_domain")]
+    #[error(
+        "the database belongs to trust domain `{stored}`, not `{configured}`; use another data_dir or trust_domain"
+    )]
     OtherTrustDomain {
         /// In the database.
         stored: String,

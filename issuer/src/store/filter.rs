@@ -79,9 +79,8 @@ impl<'q> Conditions<'q> {
 
     fn has_all(&mut self, table: &SetTable, wanted: &BTreeSet<String>) {
         let SetTable { table, owner, member } = table;
-        self.query.push(format_args!(
-            " and (select count(*) from {table} where {table}.{owner} = row_id and {member} in ("
-        ));
+        self.query
+            .push(format_args!(" and (select count(*) from {table} where {table}.{owner} = row_id and {member} in ("));
         self.list(wanted);
         self.query.push(")) = ").push_bind(i64::try_from(wanted.len()).unwrap_or(i64::MAX));
     }

@@ -60,11 +60,12 @@ impl Store {
     ) -> Result<(), StoreError> {
         let joined_id = self.join_token_agent_id(token)?;
         let mut tx = self.begin("join_tokens.create").await?;
-        let inserted = sqlx::query("insert into join_tokens (digest, expires_at) values ($1, $2) on conflict do nothing")
-            .bind(digest_of(token))
-            .bind(expires_at)
-            .execute(&mut *tx.connection)
-            .await?;
+        let inserted =
+            sqlx::query("insert into join_tokens (digest, expires_at) values ($1, $2) on conflict do nothing")
+                .bind(digest_of(token))
+                .bind(expires_at)
+                .execute(&mut *tx.connection)
+                .await?;
         if inserted.rows_affected() == 0 || nodes::exists(&mut tx.connection, &joined_id).await? {
             return Err(JoinTokenError::Exists.into());
         }

@@ -104,7 +104,8 @@ impl Store {
         .bind(agent_id.as_str())
         .execute(&mut *tx.connection)
         .await?;
-        let (_, node) = find(&mut tx.connection, agent_id).await?.filter(|(_, node)| !node.is_banned()).ok_or(MISSING)?;
+        let (_, node) =
+            find(&mut tx.connection, agent_id).await?.filter(|(_, node)| !node.is_banned()).ok_or(MISSING)?;
         tx.commit(UNTOUCHED).await?;
         Ok(node)
     }

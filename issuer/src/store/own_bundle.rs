@@ -54,8 +54,12 @@ impl Store {
             if !found.iter().all(|authority| authority.tainted()) {
                 return Err(StoreError::NotTainted(ROOT));
             }
-            let kept: Vec<_> =
-                bundle.x509_authorities().iter().filter(|authority| authority.key_id_hex() != key_id).cloned().collect();
+            let kept: Vec<_> = bundle
+                .x509_authorities()
+                .iter()
+                .filter(|authority| authority.key_id_hex() != key_id)
+                .cloned()
+                .collect();
             Ok(bundle.with_x509_authorities(kept))
         })
         .await
@@ -166,8 +170,7 @@ fn pruned(bundle: Bundle, expired_before: OffsetDateTime) -> Bundle {
 }
 
 fn x509_authorities<'a>(bundle: &'a Bundle, key_id: &str) -> Result<Vec<&'a X509Authority>, StoreError> {
-    let found: Vec<_> =
-        bundle.x509_authorities().iter().filter(|authority| authority.key_id_hex() == key_id).collect();
+    let found: Vec<_> = bundle.x509_authorities().iter().filter(|authority| authority.key_id_hex() == key_id).collect();
     if found.is_empty() {
         return Err(StoreError::AuthorityNotFound(ROOT, "subject key ID"));
     }

@@ -74,7 +74,10 @@ impl DiskUpstream {
         }
         let key = read_key(&self.config.key_file_path)?;
         if ca.public_key().ok() != Some(key.public_key()) {
-            return Err(file_error(&self.config.key_file_path, "is not the key of the first certificate in the CA file"));
+            return Err(file_error(
+                &self.config.key_file_path,
+                "is not the key of the first certificate in the CA file",
+            ));
         }
         let (behind, roots) = match &self.config.bundle_file_path {
             None if certificates.len() == 1 && ca.is_self_signed() => (Vec::new(), certificates),
@@ -84,10 +87,9 @@ impl DiskUpstream {
                     "must hold one self-signed certificate; set bundle_file_path to the root for an intermediate CA",
                 ));
             }
-            Some(path) => (
-                certificates.iter().map(|authority| authority.der().to_vec()).collect(),
-                self.certificates(path)?,
-            ),
+            Some(path) => {
+                (certificates.iter().map(|authority| authority.der().to_vec()).collect(), self.certificates(path)?)
+            }
         };
         // A root that signs directly is not part of the chain.
         let is_root = |der: &Vec<u8>| roots.iter().any(|root| root.der() == der.as_slice());
@@ -107,7 +109,9 @@ impl DiskUpstream {
         let expected = self.trust_domain.id_string();
         match request.uri_sans() {
             [uri] if *uri == expected => Ok(request),
-            other => Err(UpstreamError::Request(format!("exactly one URI SAN `{expected}` is expected, not {other:?}"))),
+            other => {
+                Err(UpstreamError::Request(format!("exactly one URI SAN `{expected}` is expected, not {other:?}")))
+            }
         }
     }
 }

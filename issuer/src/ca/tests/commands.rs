@@ -20,11 +20,7 @@ async fn an_x509_authority_from_prepared_to_revoked() {
     refused(manager.taint_x509_authority("").await, InvalidArgument, "no authority ID provided");
     refused(manager.taint_x509_authority("nosuch").await, InvalidArgument, "unexpected authority ID");
     refused(manager.taint_x509_authority(&current).await, InvalidArgument, "unable to taint current local authority");
-    refused(
-        manager.revoke_x509_authority("").await,
-        InvalidArgument,
-        "invalid authority ID: no authority ID provided",
-    );
+    refused(manager.revoke_x509_authority("").await, InvalidArgument, "invalid authority ID: no authority ID provided");
     refused(
         manager.revoke_x509_authority(&current).await,
         InvalidArgument,
@@ -49,11 +45,7 @@ async fn an_x509_authority_from_prepared_to_revoked() {
     assert_ne!(again.authority_id, prepared.authority_id);
     assert_eq!(roots(&manager), [current.clone(), again.authority_id.clone()]);
     assert_eq!(manager.bundle().sequence(), Some(3));
-    refused(
-        manager.activate_x509_authority(&prepared.authority_id).await,
-        InvalidArgument,
-        "unexpected authority ID",
-    );
+    refused(manager.activate_x509_authority(&prepared.authority_id).await, InvalidArgument, "unexpected authority ID");
 
     let active = manager.activate_x509_authority(&again.authority_id).await.unwrap();
     assert_eq!(active, again);

@@ -6,7 +6,6 @@ use x509_cert::der::Encode;
 
 use super::*;
 use crate::ca::name::Subject;
-use crate::store::testing::id;
 
 /// Prints every certificate of a PEM file; serial numbers, dates, keys and key identifiers set aside.
 fn printed(path: &Path) -> Vec<String> {
@@ -18,7 +17,11 @@ fn printed(path: &Path) -> Vec<String> {
         std::fs::write(&file, format!("{block}{end}")).unwrap();
         normalised(&openssl(&["x509", "-noout", "-text", "-in", file.to_str().unwrap()]).unwrap())
     };
-    text.split_inclusive(end).map(|block| block.trim_end_matches(end)).filter(|b| !b.trim().is_empty()).map(one).collect()
+    text.split_inclusive(end)
+        .map(|block| block.trim_end_matches(end))
+        .filter(|b| !b.trim().is_empty())
+        .map(one)
+        .collect()
 }
 
 fn normalised(text: &str) -> String {
@@ -43,7 +46,9 @@ fn normalised(text: &str) -> String {
 /// `serialNumber=<digits>` of a name.
 fn without_serial_attribute(line: &str) -> String {
     match line.split_once("serialNumber=") {
-        Some((before, digits)) if digits.bytes().all(|b| b.is_ascii_digit()) => format!("{before}serialNumber=<digits>"),
+        Some((before, digits)) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            format!("{before}serialNumber=<digits>")
+        }
         _ => line.to_owned(),
     }
 }
@@ -69,28 +74,25 @@ async fn certificates_look_like_those_of_spire() {
         manager.server_svid().current().unwrap().chain().iter().map(|der| der.to_vec()).collect();
     assert_like("cloud-server", &server);
 
-    let text = std::fs::read_to_string(golden("cloud-agent-join-token")).unwrap();
-    let agent = agent_id_of(&text);
+    let agent = id_of("cloud-agent-join-token");
     assert_like("cloud-agent-join-token", &manager.sign_agent_svid(&agent, key.public_key()).await.unwrap().chain);
 
-    let workload = |path: &str, names: &[&str], subject: Option<Vec<u8>>| X509SvidParams {
-        spiffe_id: id(path),
-        dns_names: names.iter().map(|name| (*name).to_owned()).collect(),
-        subject_der: subject,
-        ..workload_params(&key, path)
-    };
-    let dns = ["db.cloud.example", "db2.cloud.example"];
-    assert_like("cloud-workload", &manager.sign_x509_svid(&workload("/workload", &[], None)).await.unwrap().chain);
-    assert_like("cloud-workload-dns", &manager.sign_x509_svid(&workload("/workload", &dns, None)).await.unwrap().chain);
-
-    // The CSR of the recording had the subject O=MyOrg, CN=my cn.
-    let subject = csr_subject();
-    let path = minted_path("cloud-minted-ok-subject");
-    let minted = manager.sign_x509_svid(&workload(&path, &[], Some(subject.clone()))).await.unwrap();
-    assert_like("cloud-minted-ok-subject", &minted.chain);
-    let path = minted_path("cloud-minted-ok-subject-dns");
-    let minted = manager.sign_x509_svid(&workload(&path, &["d.example"], Some(subject))).await.unwrap();
-    assert_like("cloud-minted-ok-subject-dns", &minted.chain);
+    // The CSR of the minted ones had the subject O=MyOrg, CN=my cn.
+    let names = ["db.cloud.example", "db2.cloud.example"];
+    for (name, dns_names, subject) in [
+        ("cloud-workload", &names[..0], None),
+        ("cloud-workload-dns", &names[..], None),
+        ("cloud-minted-ok-subject", &names[..0], Some(csr_subject())),
+        ("cloud-minted-ok-subject-dns", &["d.example"][..], Some(csr_subject())),
+    ] {
+        let params = X509SvidParams {
+            spiffe_id: id_of(name),
+            dns_names: dns_names.iter().map(|name| (*name).to_owned()).collect(),
+            subject_der: subject,
+            ..workload_params(&key, "/w")
+        };
+        assert_like(name, &manager.sign_x509_svid(&params).await.unwrap().chain);
+    }
 
     let downstream = manager.sign_downstream_ca(key.public_key(), None).await.unwrap();
     assert_like("cloud-downstream-ca", &downstream.chain);
@@ -103,30 +105,19 @@ fn csr_subject() -> Vec<u8> {
     encoded
 }
 
-fn uri_of(pem_text: &str) -> String {
+/// SPIFFE ID of a recorded certificate.
+fn id_of(name: &str) -> federation_specs::id::SpiffeId {
     use rustls_pki_types::pem::PemObject;
-    let der = rustls_pki_types::CertificateDer::from_pem_slice(pem_text.as_bytes()).unwrap();
-    federation_specs::x509_svid::leaf_spiffe_id(&der).unwrap().to_string()
-}
-
-fn agent_id_of(pem_text: &str) -> federation_specs::id::SpiffeId {
-    uri_of(pem_text).parse().unwrap()
-}
-
-fn minted_path(name: &str) -> String {
-    let uri = uri_of(&std::fs::read_to_string(golden(name)).unwrap());
-    uri.strip_prefix("spiffe://cloud.example").unwrap().to_owned()
+    let der = rustls_pki_types::CertificateDer::from_pem_file(golden(name)).unwrap();
+    federation_specs::x509_svid::leaf_spiffe_id(&der).unwrap()
 }
 
 #[tokio::test]
 async fn chains_below_an_upstream_authority_look_like_those_of_spire() {
     let folder = tempfile::TempDir::new().unwrap();
     let upstream = super::upstream::TestUpstream::root(folder.path(), KeyType::EcP384, "onprem upstream root 2");
-    let subject = CaSubject {
-        country: vec!["CH".into()],
-        organization: vec!["Example".into()],
-        common_name: "onprem CA".into(),
-    };
+    let subject =
+        CaSubject { country: vec!["CH".into()], organization: vec!["Example".into()], common_name: "onprem CA".into() };
     let config = CaConfig {
         trust_domain: domain("onprem.example"),
         ca_key_type: KeyType::EcP384,

@@ -127,7 +127,10 @@ async fn a_downstream_ca_signs_under_the_same_root() {
     assert_eq!(certificate.not_after().unix_timestamp(), at.unix_timestamp() + 7200);
     let capped = manager.sign_downstream_ca(key.public_key(), Some(Duration::from_secs(1 << 30))).await.unwrap();
     let certificate = Certificate::from_der(&capped.chain[0]).unwrap();
-    assert_eq!(certificate.not_after().unix_timestamp(), manager.x509_authority_state().unwrap().active.unwrap().expires_at);
+    assert_eq!(
+        certificate.not_after().unix_timestamp(),
+        manager.x509_authority_state().unwrap().active.unwrap().expires_at
+    );
 }
 
 #[tokio::test]

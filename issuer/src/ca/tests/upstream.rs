@@ -85,10 +85,12 @@ async fn below(upstream: &TestUpstream, config: CaConfig) -> TestCa {
 
 #[tokio::test]
 async fn chains_lead_to_the_upstream_root() {
-    let folder = tempfile::TempDir::new().unwrap();
-    for (upstream, length) in
-        [(TestUpstream::root(folder.path(), KeyType::EcP256, "root"), 2), (TestUpstream::intermediate(folder.path()), 3)]
-    {
+    for length in [2, 3] {
+        let folder = tempfile::TempDir::new().unwrap();
+        let upstream = match length {
+            2 => TestUpstream::root(folder.path(), KeyType::EcP256, "root"),
+            _ => TestUpstream::intermediate(folder.path()),
+        };
         let ca = below(&upstream, config()).await;
         let manager = ca.start().await.unwrap();
         assert_eq!(bundle_roots(&manager), [upstream.root.clone()]);

@@ -68,7 +68,10 @@ async fn pruning_keeps_a_day_and_the_last_of_each_kind() {
     let (past, recent) = (root("past", START - hour * 25), root("recent", START - hour * 23));
     let key = |id: &str, at: time::OffsetDateTime| jwt_key(id, Some(at.unix_timestamp()));
     test.store
-        .append_to_own_bundle(&[past, recent.clone()], &[key("past", START - hour * 26), key("later", START - hour * 25)])
+        .append_to_own_bundle(
+            &[past, recent.clone()],
+            &[key("past", START - hour * 26), key("later", START - hour * 25)],
+        )
         .await
         .unwrap();
     assert!(test.store.prune_own_bundle(START).await.unwrap());

@@ -36,17 +36,11 @@ async fn slots_survive_a_restart() {
     assert_eq!(test.reopened().await.slots(AuthorityKind::X509).await.unwrap(), [first.clone()]);
     test.store.activate_authority(AuthorityKind::X509, &first.authority_id).await.unwrap();
     test.store.prepare_authority(&record(Slot::B, &two), &[two.clone()], &[]).await.unwrap();
-    assert_eq!(
-        statuses(&test.store).await,
-        [(Slot::A, AuthorityStatus::Active), (Slot::B, AuthorityStatus::Prepared)]
-    );
+    assert_eq!(statuses(&test.store).await, [(Slot::A, AuthorityStatus::Active), (Slot::B, AuthorityStatus::Prepared)]);
     test.store.activate_authority(AuthorityKind::X509, &two.key_id_hex()).await.unwrap();
     assert_eq!(statuses(&test.store).await, [(Slot::A, AuthorityStatus::Old), (Slot::B, AuthorityStatus::Active)]);
     test.store.prepare_authority(&record(Slot::A, &three), &[three.clone()], &[]).await.unwrap();
-    assert_eq!(
-        statuses(&test.store).await,
-        [(Slot::B, AuthorityStatus::Active), (Slot::A, AuthorityStatus::Prepared)]
-    );
+    assert_eq!(statuses(&test.store).await, [(Slot::B, AuthorityStatus::Active), (Slot::A, AuthorityStatus::Prepared)]);
     assert_eq!(test.store.own_bundle().unwrap().x509_authorities(), [one, two, three]);
     assert!(test.store.slots(AuthorityKind::Jwt).await.unwrap().is_empty());
 }
@@ -77,10 +71,8 @@ async fn a_failed_activation_changes_nothing() {
 async fn roots_of_an_upstream_authority_stay_when_a_prepared_ca_is_replaced() {
     let test = TestStore::new().await;
     let (upstream, ca, other) = (new_root("upstream"), new_root("ca"), new_root("other"));
-    let below = |ca: &X509Authority| AuthorityRecord {
-        upstream_authority_id: upstream.key_id_hex(),
-        ..record(Slot::A, ca)
-    };
+    let below =
+        |ca: &X509Authority| AuthorityRecord { upstream_authority_id: upstream.key_id_hex(), ..record(Slot::A, ca) };
     test.store.prepare_authority(&below(&ca), &[upstream.clone()], &[]).await.unwrap();
     let bundle = test.store.prepare_authority(&below(&other), &[upstream.clone()], &[]).await.unwrap();
     assert_eq!(bundle.x509_authorities(), [upstream]);
@@ -96,7 +88,6 @@ async fn the_journal_keeps_ten() {
         test.store.activate_authority(AuthorityKind::X509, &ca.key_id_hex()).await.unwrap();
     }
     let mut connection = test.store.connection().await.unwrap();
-    let rows: i64 =
-        sqlx::query_scalar("select count(*) from ca_journal").fetch_one(&mut *connection).await.unwrap();
+    let rows: i64 = sqlx::query_scalar("select count(*) from ca_journal").fetch_one(&mut *connection).await.unwrap();
     assert_eq!(rows, 10);
 }

@@ -192,10 +192,8 @@ async fn filters() {
     assert_eq!(found(NodeFilter { banned: Some(false), ..Default::default() }).await, ["a", "t"]);
     assert_eq!(found(NodeFilter { can_reattest: Some(false), ..Default::default() }).await, ["t"]);
     assert_eq!(found(NodeFilter { expires_before: Some(6), ..Default::default() }).await, ["c"]);
-    let selectors = |behavior| NodeFilter {
-        selectors: Some((BTreeSet::from([selector("x:1")]), behavior)),
-        ..Default::default()
-    };
+    let selectors =
+        |behavior| NodeFilter { selectors: Some((BTreeSet::from([selector("x:1")]), behavior)), ..Default::default() };
     assert_eq!(found(selectors(MatchBehavior::Exact)).await, ["a"]);
     assert_eq!(found(selectors(MatchBehavior::Superset)).await, ["a", "c"]);
     let page = Page::parse(2, "").unwrap();

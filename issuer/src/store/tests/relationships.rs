@@ -17,10 +17,7 @@ async fn a_relationship_lives_and_its_bundle_outlives_it() {
     let relationship = web("onprem.example");
     let bundle = foreign_bundle("onprem.example");
     test.store.create_relationship(&relationship, Some(&bundle)).await.unwrap();
-    assert!(matches!(
-        test.store.create_relationship(&relationship, None).await,
-        Err(StoreError::RelationshipExists)
-    ));
+    assert!(matches!(test.store.create_relationship(&relationship, None).await, Err(StoreError::RelationshipExists)));
     let stored = test.reopened().await.get_relationship(&domain("onprem.example")).await.unwrap();
     assert_eq!(stored, Some(relationship.clone()));
     assert_eq!(test.store.bundles().get(&domain("onprem.example")).map(|b| (**b).clone()), Some(bundle));
@@ -46,7 +43,10 @@ async fn a_relationship_lives_and_its_bundle_outlives_it() {
 #[tokio::test]
 async fn pages_and_refusals() {
     let test = TestStore::new().await;
-    assert!(matches!(test.store.create_relationship(&web("cloud.example"), None).await, Err(StoreError::OwnTrustDomain)));
+    assert!(matches!(
+        test.store.create_relationship(&web("cloud.example"), None).await,
+        Err(StoreError::OwnTrustDomain)
+    ));
     for name in ["b.example", "a.example", "c.example"] {
         // A bundle of another domain is never stored under this relationship.
         test.store.create_relationship(&web(name), Some(&foreign_bundle("x.example"))).await.unwrap();
