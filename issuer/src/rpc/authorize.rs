@@ -64,10 +64,12 @@ impl Authorizer {
             tracing::warn!(method = full_method, caller = caller.label(), "call denied");
             return Err(Status::permission_denied(denial));
         };
-        if access.admin && self.access.admin_ids.contains(svid.id()) {
+        // A connection may outlive the SVID it was opened with; the rights do not.
+        let is_current = svid.not_after() > self.clock.now();
+        if is_current && access.admin && self.access.admin_ids.contains(svid.id()) {
             return Ok(caller);
         }
-        if access.admin || access.downstream {
+        if is_current && (access.admin || access.downstream) {
             let entries = self.store.entries_of(svid.id()).await;
             let entries = entries.map_err(|error| status::internal("failed to fetch registration entries", &error))?;
             let is_admin = access.admin && entries.iter().any(|entry| entry.admin);
@@ -108,8 +110,11 @@ impl Authorizer {
         } else if node.serial_number == serial {
             Ok(Arc::new(node))
         } else if node.new_serial_number == serial {
-            match self.store.promote_node(svid.id(), &serial).await {
-                Ok(node) => Ok(Arc::new(node)),
+            match self.store.promote_node(svid.id(), serial).await {
+                // Another renewal or a ban may have come in between.
+                Ok(node) if node.serial_number == serial => Ok(Arc::new(node)),
+                Ok(node) if node.is_banned() => Err(AgentCheck::Denied(Reason::AgentBanned)),
+                Ok(_) => Err(AgentCheck::Denied(Reason::AgentNotActive)),
                 Err(StoreError::NotFound { .. }) => Err(AgentCheck::Denied(Reason::AgentNotActive)),
                 Err(error) => Err(failed(error)),
             }
@@ -203,3 +208,6 @@ fn access_of(path: &str, local: bool) -> Result<permissions::Access, Status> {
         Lookup::UnknownService => Err(Status::unimplemented(format!("unknown service {service}"))),
     }
 }
+
+#[cfg(test)]
+mod tests;
