@@ -37,3 +37,4 @@ pub async fn run(config: Config, log: LogHandle, clock: SharedClock, shutdown: S
     tracing::info!("gateway stopped");
     outcome
 }
+

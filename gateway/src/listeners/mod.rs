@@ -62,7 +62,6 @@ pub enum ListenerError {
 }
 
 /// Which certificate is presented to whom.
-#[derive(Clone)]
 pub struct Certificates {
     default: Arc<ServerConfig>,
     by_server_name: HashMap<String, Arc<ServerConfig>>,
@@ -113,7 +112,7 @@ pub struct Listener {
     name: &'static str,
     socket: TcpListener,
     address: SocketAddr,
-    certificates: Certificates,
+    certificates: Arc<Certificates>,
     router: Router,
     clock: SharedClock,
 }
@@ -137,7 +136,7 @@ impl Listener {
         };
         let (socket, bound) = bind.await.map_err(|source| ListenerError::Bind { name, address, source })?;
         tracing::info!(listener = name, address = %bound, "listening");
-        Ok(Self { name, socket, address: bound, certificates, router, clock })
+        Ok(Self { name, socket, address: bound, certificates: Arc::new(certificates), router, clock })
     }
 
     /// `https_web` or `https_spiffe`.
@@ -170,7 +169,7 @@ impl Listener {
                     continue;
                 }
             };
-            let certificates = self.certificates.clone();
+            let certificates = Arc::clone(&self.certificates);
             let router = self.router.clone();
             let clock = Arc::clone(&self.clock);
             let shutdown = shutdown.clone();
@@ -213,4 +212,3 @@ async fn handshake(stream: TcpStream, certificates: &Certificates) -> io::Result
     let config = certificates.choose(start.client_hello().server_name());
     start.into_stream(config).await
 }
-

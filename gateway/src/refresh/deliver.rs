@@ -60,8 +60,8 @@ struct LaneState {
     verified: HashSet<TrustDomain>,
     /// Partners whose bundle is to be delivered whatever the issuer holds.
     forced: HashSet<TrustDomain>,
-    /// Content digests of the bundles the issuer last said to hold.
-    observed: HashMap<TrustDomain, String>,
+    /// Content digests of the bundles the issuer last said to hold, `None` where it holds none.
+    observed: HashMap<TrustDomain, Option<String>>,
     /// Deliveries that failed, and when to try again.
     retries: HashMap<TrustDomain, Retry>,
 }
@@ -117,11 +117,32 @@ impl Deliveries {
         }
     }
 
-    /// What an issuer said to hold, by partner.
-    pub fn observe(&self, local: &TrustDomain, held: HashMap<TrustDomain, String>) {
-        if let Some(lane) = self.lanes.get(local) {
-            lane.state().observed = held;
+    /// What an issuer said to hold, by partner: a content digest, or nothing. What it lost is delivered again.
+    pub fn observe(&self, local: &TrustDomain, held: HashMap<TrustDomain, Option<String>>) {
+        let Some(lane) = self.lanes.get(local) else { return };
+        let mut state = lane.state();
+        let confirmed = |partner: &TrustDomain| state.confirmed.get(partner).is_some_and(|now| now.digest.is_some());
+        let lost = held.iter().filter(|(partner, digest)| digest.is_none() && confirmed(partner));
+        let lost: Vec<TrustDomain> = lost.map(|(partner, _)| partner.clone()).collect();
+        state.observed = held;
+        if lost.is_empty() {
+            return;
         }
+        state.forced.extend(lost.iter().cloned());
+        state.due.extend(lost);
+        drop(state);
+        lane.wake.notify_one();
+    }
+
+    /// An issuer answers again after it was away: look whether it still holds what it confirmed.
+    pub fn verify(&self, local: &TrustDomain) {
+        let Some(lane) = self.lanes.get(local) else { return };
+        let mut state = lane.state();
+        state.verified.clear();
+        let wanted = state.wanted.clone();
+        state.due.extend(wanted);
+        drop(state);
+        lane.wake.notify_one();
     }
 
     /// The state of one delivery.
@@ -213,7 +234,7 @@ impl Worker<'_> {
         if confirmed != Some(&held.digest) {
             return Some(Need::Deliver);
         }
-        let moved = state.observed.get(partner).is_some_and(|observed| *observed != held.content_digest);
+        let moved = state.observed.get(partner).is_some_and(|now| now.as_ref() != Some(&held.content_digest));
         if state.forced.contains(partner) {
             if moved {
                 return Some(Need::Deliver);
@@ -250,7 +271,7 @@ impl Worker<'_> {
         self.store.save_delivery(&self.lane.local, partner, &delivery).await?;
         let mut state = self.lane.state();
         state.confirmed.insert(partner.clone(), delivery);
-        state.observed.insert(partner.clone(), held.content_digest.clone());
+        state.observed.insert(partner.clone(), Some(held.content_digest.clone()));
         state.verified.insert(partner.clone());
         state.forced.remove(partner);
         state.retries.remove(partner);

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use federation_specs::{id::TrustDomain, profile::EndpointProfile};
@@ -24,6 +25,9 @@ use crate::{
 
 /// Fetches going on at the same time.
 pub const MAX_CONCURRENT_FETCHES: usize = 2048;
+
+/// Pause before a task that ended by a defect starts again.
+const RESTART_PAUSE: Duration = Duration::from_secs(60);
 
 /// Refreshes of one relationship that may wait for their turn.
 const MAX_WAITING_REQUESTS: usize = 16;
@@ -136,11 +140,16 @@ impl Manager {
         self.inner.tasks.wait().await;
     }
 
+    /// An issuer answers again after it was away.
+    pub fn issuer_is_back(&self, local: &TrustDomain) {
+        self.inner.shared.deliveries.verify(local);
+    }
+
     /// Replaces the relationships of one issuer.
     pub fn set_issuer_relationships(&self, local: &TrustDomain, relationships: Vec<IssuerRelationship>) {
         let observed = relationships
             .iter()
-            .filter_map(|item| item.bundle.as_ref().map(|bundle| (item.trust_domain.clone(), content_digest(bundle))));
+            .map(|item| (item.trust_domain.clone(), item.bundle.as_ref().map(|bundle| content_digest(bundle))));
         self.inner.shared.deliveries.observe(local, observed.collect());
         let mut state = self.state();
         if state.by_issuer.get(local) == Some(&relationships) {
@@ -266,8 +275,29 @@ impl Manager {
             status: Arc::clone(&running.status),
             cancelled: running.cancelled.clone(),
         };
-        self.inner.tasks.spawn(task.run());
+        let manager = self.clone();
+        self.inner.tasks.spawn(async move {
+            let cancelled = task.cancelled.clone();
+            let partner = task.definition.borrow().trust_domain.clone();
+            if let Err(error) = tokio::spawn(task.run()).await {
+                tracing::error!(trust_domain = %partner, %error, "refresh task failed, which is a defect; it starts again");
+                let clock = manager.inner.shared.updater.clock();
+                tokio::select! {
+                    () = clock.sleep(RESTART_PAUSE) => manager.respawn(&partner),
+                    () = cancelled.cancelled() => {}
+                }
+            }
+        });
         running
+    }
+
+    /// Replaces a task that ended by a defect, if its relationship is still wanted.
+    fn respawn(&self, partner: &TrustDomain) {
+        let mut state = self.state();
+        if let Some(running) = state.running.get(partner).filter(|running| running.requests.is_closed()) {
+            let again = self.spawn((*running.definition()).clone(), running.status());
+            state.running.insert(partner.clone(), again);
+        }
     }
 
     fn describe(&self, definition: &Definition, status: &RefreshState) -> api::Relationship {

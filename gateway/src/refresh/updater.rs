@@ -1,6 +1,9 @@
 //! One fetch of a partner's bundle: verify the endpoint, read within the limits, parse, compare, store.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use federation_specs::{
     bundle::Bundle,
@@ -8,11 +11,13 @@ use federation_specs::{
     bundle_json::{self, BundleJsonError},
     profile::EndpointProfile,
 };
+use rustls::ClientConfig;
 use service_kit::{
     clock::SharedClock,
     fetch::{FetchError, FetchLimits, FetchOutcome, Fetcher},
-    tls::{BundleCell, PeerPolicy, TlsError, spiffe_client_config, web_client_config},
+    tls::{BundleCell, PeerPolicy, TlsError, WebRoots, spiffe_client_config, web_client_config},
 };
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,6 +31,9 @@ use crate::{
     settings::RefreshLimits,
     store::{Acceptance, Store, StoreError, relationships::RefreshState},
 };
+
+/// How long the system's certificate authorities are kept before they are read again.
+const SYSTEM_ROOTS_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// Why a refresh changed nothing. The bundle held before stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +93,7 @@ pub struct Updater {
     store: Store,
     partners: Arc<PartnerBundles>,
     served: Arc<ServedDomains>,
+    system_tls: Mutex<Option<(OffsetDateTime, Arc<ClientConfig>)>>,
 }
 
 impl Updater {
@@ -96,7 +105,7 @@ impl Updater {
         partners: Arc<PartnerBundles>,
         served: Arc<ServedDomains>,
     ) -> Self {
-        Self { limits, clock, store, partners, served }
+        Self { limits, clock, store, partners, served, system_tls: Mutex::new(None) }
     }
 
     /// The limits of fetching.
@@ -229,6 +238,20 @@ impl Updater {
         }
     }
 
+    /// TLS with the system's authorities, which are many and change seldom: read once an hour.
+    fn system_tls(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let now = self.clock.now();
+        let mut cached = self.system_tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((read_at, tls)) = &*cached
+            && (*read_at..*read_at + SYSTEM_ROOTS_KEPT).contains(&now)
+        {
+            return Ok(Arc::clone(tls));
+        }
+        let tls = web_client_config(&WebRoots::System, Arc::clone(&self.clock), &[])?;
+        *cached = Some((now, Arc::clone(&tls)));
+        Ok(tls)
+    }
+
     async fn fetch(
         &self,
         definition: &Definition,
@@ -237,6 +260,7 @@ impl Updater {
         cancelled: &CancellationToken,
     ) -> Result<FetchOutcome, UpdateError> {
         let tls = match trust {
+            Trust::Web(WebRoots::System) => self.system_tls()?,
             Trust::Web(roots) => web_client_config(roots, Arc::clone(&self.clock), &[])?,
             Trust::Spiffe(endpoint_id, trust) => spiffe_client_config(
                 Arc::new(BundleCell::new(trust.bundles.clone())),
@@ -258,7 +282,7 @@ impl Updater {
 /// What one fetch trusts.
 #[derive(Debug)]
 enum Trust {
-    Web(service_kit::tls::WebRoots),
+    Web(WebRoots),
     Spiffe(federation_specs::id::SpiffeId, EndpointTrust),
 }
 

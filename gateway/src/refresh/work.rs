@@ -110,6 +110,7 @@ impl IssuerWork {
     }
 
     async fn watch(&mut self, mut watch: RelationshipWatch, retry: &mut Backoff) -> Result<(), IssuerError> {
+        let mut first = true;
         loop {
             let message = tokio::select! {
                 message = watch.next() => message?,
@@ -118,6 +119,10 @@ impl IssuerWork {
             let Some(message) = message else { return Ok(()) };
             retry.reset();
             self.update(&message.relationships).await;
+            if first {
+                self.manager.issuer_is_back(self.client.trust_domain());
+                first = false;
+            }
             for request in message.refresh_requests {
                 if self.reports.len() >= MAX_REFRESH_REQUESTS {
                     self.reports.join_next().await;

@@ -61,15 +61,6 @@ pub struct ServedDomain {
     publishing: Mutex<()>,
 }
 
-/// What [`ServedDomain::publish`] did.
-#[derive(Debug, Clone)]
-pub enum Publication {
-    /// The document is the one already served.
-    Unchanged,
-    /// A new document is served from now on.
-    Changed(Arc<Published>),
-}
-
 /// Why a bundle is not served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -127,11 +118,11 @@ impl ServedDomain {
     }
 
     /// Serves `bundle`, with the configured refresh hint, from now on. `changed_at` is its date if it differs from what
-    /// is served now.
+    /// is served now. Answers whether it does.
     ///
     /// # Errors
     /// When the bundle belongs to another domain, or lost all its keys; what was served stays.
-    pub fn publish(&self, bundle: &Bundle, changed_at: OffsetDateTime) -> Result<Publication, PublishError> {
+    pub fn publish(&self, bundle: &Bundle, changed_at: OffsetDateTime) -> Result<bool, PublishError> {
         if bundle.trust_domain() != self.name() {
             return Err(PublishError::WrongTrustDomain {
                 expected: self.name().clone(),
@@ -152,7 +143,7 @@ impl ServedDomain {
                     let published = Published { bundle: Arc::new(bundle), ..(**before).clone() };
                     self.published.send_replace(Some(Arc::new(published)));
                 }
-                return Ok(Publication::Unchanged);
+                return Ok(false);
             }
             if before.bundle.sequence() > bundle.sequence() {
                 tracing::warn!(
@@ -169,8 +160,8 @@ impl ServedDomain {
         let published =
             Arc::new(Published { bundle: Arc::new(bundle), document: rendered.body().clone(), digest, changed_at });
         self.documents.store(Some(Arc::new(Documents { bundle: Arc::new(rendered), jwks })));
-        self.published.send_replace(Some(Arc::clone(&published)));
-        Ok(Publication::Changed(published))
+        self.published.send_replace(Some(published));
+        Ok(true)
     }
 
     fn jwks_before(&self) -> Option<Arc<Rendered>> {

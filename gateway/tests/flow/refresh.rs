@@ -195,3 +195,19 @@ async fn what_the_issuer_already_holds_is_confirmed_without_writing() {
     assert_eq!(setup.issuer.state().sets, 0);
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn what_the_issuer_lost_is_delivered_again() {
+    let mut setup = Setup::new().await;
+    let keys = Authority::new(&td(PARTNER));
+    let partner = Partner::web(setup.web.server_config(), document(&keys.bundle(1))).await;
+    setup.relate_web(PARTNER, &partner.url());
+    let gateway = setup.start().await;
+    eventually("the first delivery", || async { setup.issuer.state().sets == 1 }).await;
+    // The issuer is restored from a backup made before.
+    setup.issuer.stop().await;
+    setup.issuer.state().federated.clear();
+    setup.issuer.resume();
+    eventually("the second delivery", || async { setup.issuer.state().federated.contains_key(PARTNER) }).await;
+    gateway.stop().await;
+}
