@@ -75,7 +75,6 @@ impl EntryIndex {
             }
             if let Err(error) = self.refresh().await {
                 tracing::error!(%error, "entries were not reloaded; the ones known before are used");
-                clock.sleep(reload_interval).await;
             }
         }
     }
@@ -99,7 +98,6 @@ impl EntryIndex {
         let _one_at_a_time = self.refreshing.lock().await;
         let current = self.snapshot.load_full();
         let changed = self.store.changed_after(current.at()).await?;
-        // Row numbers only grow, so a snapshot at `latest` holds every change up to it.
         let seen = wanted.max(changed.latest.unsigned_abs());
         if changed.changes_nothing() {
             self.seen.fetch_max(seen, Ordering::AcqRel);

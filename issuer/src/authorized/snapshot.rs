@@ -68,10 +68,8 @@ impl EntrySnapshot {
     fn add_entry(&mut self, entry: Arc<Entry>) {
         self.by_id.insert(entry.id.clone(), entry.clone());
         self.by_spiffe_id.push(&entry.spiffe_id, entry.clone());
-        if self.is_alias(&entry) {
-            if let Some(first) = entry.selectors.iter().min() {
-                self.aliases.push(first, entry.clone());
-            }
+        if let Some(first) = self.alias_key(&entry) {
+            self.aliases.push(first, entry.clone());
         }
         self.by_parent.push(&entry.parent_id, entry.clone());
     }
@@ -81,10 +79,8 @@ impl EntrySnapshot {
         let same = |other: &Arc<Entry>| other.id == entry.id;
         self.by_spiffe_id.take(&entry.spiffe_id, same);
         self.by_parent.take(&entry.parent_id, same);
-        if self.is_alias(&entry) {
-            if let Some(first) = entry.selectors.iter().min() {
-                self.aliases.take(first, same);
-            }
+        if let Some(first) = self.alias_key(&entry) {
+            self.aliases.take(first, same);
         }
     }
 
@@ -94,6 +90,11 @@ impl EntrySnapshot {
         } else {
             self.node_selectors.insert(node.agent_id, Arc::new(node.selectors));
         }
+    }
+
+    /// The selector a node alias is found by.
+    fn alias_key<'e>(&self, entry: &'e Entry) -> Option<&'e Selector> {
+        if self.is_alias(entry) { entry.selectors.iter().min() } else { None }
     }
 
     fn is_alias(&self, entry: &Entry) -> bool {

@@ -227,7 +227,7 @@ impl CaManager {
             return Err(invalid("unable to use upstream authority singing current authority"));
         }
         let old = contents.next_with(AuthorityStatus::Old);
-        if !old.is_some_and(|old| old.record.upstream_authority_id == id) {
+        if old.is_none_or(|old| old.record.upstream_authority_id != id) {
             return Err(invalid("upstream authority didn't sign the old local authority"));
         }
         Ok(id)

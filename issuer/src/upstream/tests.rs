@@ -1,8 +1,9 @@
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use federation_specs::id::TrustDomain;
-use service_kit::clock::{ManualClock, SharedClock};
+use service_kit::clock::{ManualClock, SharedClock, SystemClock};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -90,4 +91,30 @@ fn files_that_cannot_be_used_are_named() {
     leaf.is_ca = rcgen::IsCa::NoCa;
     std::fs::write(&config.cert_file_path, leaf.self_signed(&key).unwrap().pem()).unwrap();
     assert!(error().contains("is no CA certificate"), "{}", error());
+}
+
+#[tokio::test]
+async fn keys_may_be_in_any_encoding_openssl_writes() {
+    for make_key in [
+        &["ecparam", "-genkey", "-noout", "-name", "prime256v1"][..],
+        &["ecparam", "-genkey", "-noout", "-name", "secp384r1"],
+        &["genrsa", "-traditional", "2048"],
+        &["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+        &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+    ] {
+        let folder = TempDir::new().unwrap();
+        let config = config(folder.path());
+        let key = config.key_file_path.to_str().unwrap();
+        let cert = config.cert_file_path.to_str().unwrap();
+        std::fs::write(key, openssl(make_key)).unwrap();
+        openssl(&["req", "-x509", "-new", "-key", key, "-subj", "/O=Example/CN=root", "-days", "3650", "-out", cert]);
+        let upstream = DiskUpstream::new(config.clone(), domain(), SystemClock::shared());
+        assert!(upstream.is_ok(), "{make_key:?}: {upstream:?}");
+    }
+}
+
+fn openssl(arguments: &[&str]) -> Vec<u8> {
+    let output = Command::new("openssl").args(arguments).output().expect("this test needs the openssl command");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }

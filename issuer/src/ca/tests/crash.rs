@@ -132,7 +132,7 @@ async fn a_lost_active_key_is_replaced_and_what_it_signed_stays_valid() {
         openssl_verify(ca.test.folder.path(), &bundle_roots(&again), &svid.chain, ca.now()).unwrap();
         assert_sound(&ca, &again).await;
         // And it stays so.
-        assert_eq!(x509_ids(&*ca.start().await.unwrap()).0, x509_ids(&again).0);
+        assert_eq!(x509_ids(&ca.start().await.unwrap()).0, x509_ids(&again).0);
     }
 }
 

@@ -1,3 +1,5 @@
+#![expect(clippy::cloned_ref_to_slice_refs, reason = "a slice of one clone reads like the others")]
+
 mod commands;
 mod crash;
 mod profile;

@@ -84,7 +84,7 @@ async fn a_restart_goes_on_with_the_same_authorities() {
 #[tokio::test]
 async fn a_long_stop_ends_with_new_authorities() {
     let ca = TestCa::new(short()).await;
-    let before = x509_ids(&*ca.start().await.unwrap());
+    let before = x509_ids(&ca.start().await.unwrap());
     ca.advance(3600);
     let manager = ca.start().await.unwrap();
     let (active, prepared, old) = x509_ids(&manager);
@@ -114,20 +114,21 @@ async fn the_task_rotates_and_prunes_by_the_clock() {
     let (first, _, _) = x509_ids(&manager);
     let own = manager.server_svid().current().unwrap().not_after();
     let mut renewed = false;
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     // Short steps for twenty minutes, then long ones until the first root has been pruned.
-    while roots(&manager).contains(first.as_ref().unwrap()) {
-        assert!(std::time::Instant::now() < deadline, "the first root was not pruned");
-        // Everybody sleeps again before time goes on.
-        if ca.test.clock.next_wake().is_none_or(|wake| wake.is_zero()) {
+    let walk = async {
+        while roots(&manager).contains(first.as_ref().unwrap()) {
+            // Everybody sleeps again before time goes on.
+            if ca.test.clock.next_wake().is_none_or(|wake| wake.is_zero()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            }
+            let early = ca.now() - START < time::Duration::minutes(20);
+            ca.advance(if early { 5 } else { 6 * 3600 });
             tokio::time::sleep(Duration::from_millis(1)).await;
-            continue;
+            renewed |= manager.server_svid().current().unwrap().not_after() != own;
         }
-        let early = ca.now() - START < time::Duration::minutes(20);
-        ca.advance(if early { 5 } else { 6 * 3600 });
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        renewed |= manager.server_svid().current().unwrap().not_after() != own;
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(120), walk).await.expect("the first root is pruned");
     assert!(renewed, "the server's X509-SVID was not renewed");
     assert_ne!(x509_ids(&manager).0, first);
     shutdown.trigger();

@@ -1,5 +1,4 @@
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use federation_specs::selector::MatchBehavior;
 
@@ -293,7 +292,7 @@ async fn many_entries_under_one_parent_cost_no_more_than_few() {
     let mut times = Vec::new();
     for round in 0..10 {
         let entries = batch(round * 1000);
-        let begin = Instant::now();
+        let begin = tokio::time::Instant::now();
         test.store.create_entries(&entries, START).await.unwrap();
         times.push(begin.elapsed());
     }
