@@ -127,14 +127,6 @@ impl IssuerError {
             _ => None,
         }
     }
-
-    /// Whether the issuer was reached and refused this agent's certificate in the TLS handshake.
-    pub fn is_certificate_refused(&self) -> bool {
-        match self {
-            Self::Call { status, .. } => connect::is_refused_by_peer(status),
-            _ => false,
-        }
-    }
 }
 
 /// Entries as received: those that changed, and the IDs of those that did not.

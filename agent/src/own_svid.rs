@@ -169,7 +169,9 @@ impl OwnSvidKeeper {
                 Ok(Checked::Fine)
             }
             Err(RenewError::Issuer(error)) => {
-                if !svid.is_valid_at(now) && error.is_certificate_refused() {
+                // An expired SVID cannot be renewed once the issuer is there to refuse it. While it is away the agent goes
+                // on serving what it has.
+                if !svid.is_valid_at(now) && self.attestation.reaches_issuer(&self.identity).await {
                     let reason = format!("it expired at {}", svid.facts.not_after);
                     return Err(self.lost(&svid.facts.id, reason).await);
                 }

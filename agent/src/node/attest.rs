@@ -198,6 +198,14 @@ impl Attestation {
         self.first_bundle(identity, channel, on_wait).await
     }
 
+    /// Whether the issuer answers at all, asked without showing a certificate.
+    pub async fn reaches_issuer(&self, identity: &OwnIdentity) -> bool {
+        match self.connect(identity).await {
+            Ok((channel, _)) => issuer::bundle_over(channel).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
     /// One attempt; the channel is the attestation's own.
     async fn attempt(&self, identity: &OwnIdentity) -> Result<(Arc<AgentSvid>, Channel), AttestError> {
         let (channel, place) = self.connect(identity).await?;

@@ -123,12 +123,6 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
 }
 
 impl Running {
-    /// Ends it as SIGKILL would: nothing is tidied up.
-    pub(crate) async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
-    }
-
     /// Ends it as SIGTERM would.
     pub(crate) async fn stop(self) {
         self.shutdown.trigger();

@@ -21,7 +21,7 @@ async fn join_token_then_restarts_without_it() {
     let agent = node.start();
     assert_eq!(ids(&node.workload().await.x509().await.unwrap()), ["web"]);
     assert_eq!(issuer.calls("PostStatus"), 1);
-    agent.kill().await;
+    agent.stop().await;
 
     let data = std::fs::read_to_string(node.file("data/agent-data.json")).unwrap();
     assert!(data.contains(r#""reattestable":false"#), "{data}");
@@ -44,9 +44,9 @@ async fn the_svid_is_kept_while_the_first_bundle_cannot_be_had() {
     let agent = node.start();
     until("the first tries", async || issuer.calls("GetBundle") > 0).await;
     assert!(agent.is_running());
-    agent.kill().await;
+    agent.stop().await;
 
-    // Even a crash in between does not cost the token.
+    // Even a restart in between does not cost the token.
     let agent = node.start();
     node.advance_until("another try", async || issuer.calls("GetBundle") > 2).await;
     issuer.mend("GetBundle");

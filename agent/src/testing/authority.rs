@@ -7,7 +7,7 @@ use federation_specs::{
     public_key::PublicKey,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType, SubjectPublicKeyInfo,
 };
 use service_kit::keys::{KeyType, PrivateKey, SigningAlgorithm};
@@ -80,6 +80,7 @@ impl Authority {
         params.key_usages =
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyAgreement];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CountryName, "US");
         params.distinguished_name.push(DnType::OrganizationName, "SPIRE");
         params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().unwrap())];

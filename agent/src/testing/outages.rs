@@ -48,7 +48,7 @@ async fn a_restart_without_the_issuer_serves_once_it_is_back() {
     let node = Node::new(&issuer).with_token("t-1");
     let agent = node.start();
     node.workload().await.x509().await.unwrap();
-    agent.kill().await;
+    agent.stop().await;
     issuer.stop().await;
 
     let agent = node.start();

@@ -70,7 +70,7 @@ fn token(authority: &Authority, now: time::OffsetDateTime, name: &str) -> String
     let remove = |object: &mut Value, key: &str| drop(object.as_object_mut().unwrap().remove(key));
     match name {
         "ok" | "wrong aud" | "no audience" => return good,
-        "empty" | "no svid" => return String::new(),
+        "empty" | "no svid" | "no header" | "empty request" => return String::new(),
         "garbage" | "no identity" => return "x".into(),
         "alg none" => header["alg"] = json!("none"),
         "alg HS256" => header["alg"] = json!("HS256"),
@@ -183,7 +183,14 @@ async fn statuses_and_texts_are_those_of_a_spire_agent() {
             _ if caller.starts_with("no security header") || !rpc.starts_with("SpiffeWorkloadAPI") => &[],
             _ => &["true"],
         };
-        let input: Value = serde_json::from_str(input).unwrap_or_else(|_| json!([{ "audience": "aud1" }]));
+        let input: Value = serde_json::from_str(input).unwrap_or_else(|_| {
+            let audience = match name {
+                "no audience" => "",
+                "wrong aud" => "zzz",
+                _ => "aud1",
+            };
+            json!([{ "audience": audience }])
+        });
         let channel = match caller {
             _ if caller.contains("admin socket") => node.admin(),
             _ if caller.contains("no identity") => {

@@ -155,7 +155,8 @@ async fn wrong_files_are_named() {
 
 #[tokio::test]
 async fn strange_challenges_are_refused() {
-    let attestor = Node::new(&PKCS_ECDSA_P256_SHA256).attestor(None);
+    let node = Node::new(&PKCS_ECDSA_P256_SHA256);
+    let attestor = node.attestor(None);
     for challenge in [
         b"garbage".to_vec(),
         b"{}".to_vec(),
