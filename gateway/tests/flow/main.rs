@@ -12,6 +12,7 @@
 
 mod admin;
 mod issuer_work;
+mod mtls;
 mod oidc;
 mod refresh;
 mod refusals;

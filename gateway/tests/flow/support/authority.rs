@@ -72,6 +72,12 @@ impl Authority {
 
     /// An X509-SVID of this domain, in use for an hour.
     pub fn identity(&self, id: &str) -> X509Identity {
+        let (leaf, key) = self.leaf(id);
+        X509Identity::new(vec![leaf.into()], &PrivateKey::from_pkcs8(&key).unwrap()).unwrap()
+    }
+
+    /// Its certificate and its PKCS#8 key.
+    pub fn leaf(&self, id: &str) -> (Vec<u8>, Vec<u8>) {
         let key = PrivateKey::generate(KeyType::EcP256).unwrap();
         let leaf_key = KeyPair::try_from(key.pkcs8_der().as_slice()).unwrap();
         let mut params = CertificateParams::default();
@@ -79,8 +85,8 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         validity(&mut params, Duration::HOUR);
-        let leaf = params.signed_by(&leaf_key, &self.issuer).unwrap().der().clone();
-        X509Identity::new(vec![leaf], &key).unwrap()
+        let leaf = params.signed_by(&leaf_key, &self.issuer).unwrap();
+        (leaf.der().to_vec(), key.pkcs8_der().to_vec())
     }
 
     /// Signs a certificate request as an issuer does.

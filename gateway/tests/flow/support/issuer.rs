@@ -115,11 +115,16 @@ impl FakeIssuer {
         }
     }
 
-    pub fn resume(&mut self) {
-        let routes = Routes::new(BundleServer::new(self.shared.clone()))
+    /// Everything it serves.
+    pub fn routes(&self) -> Routes {
+        Routes::new(BundleServer::new(self.shared.clone()))
             .add_service(SvidServer::new(self.shared.clone()))
             .add_service(TrustDomainServer::new(self.shared.clone()))
-            .add_service(FederationWorkServer::new(self.shared.clone()));
+            .add_service(FederationWorkServer::new(self.shared.clone()))
+    }
+
+    pub fn resume(&mut self) {
+        let routes = self.routes();
         let socket = grpc::unix_socket::bind_unix(&self.socket, 0o700, 0o600).unwrap();
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();

@@ -1,0 +1,85 @@
+//! A Workload API that gives one X509-SVID to whoever asks.
+
+use std::path::Path;
+
+use federation_specs::proto::workload::{
+    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
+    ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, WitsvidRequest, WitsvidResponse,
+    X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
+    spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
+};
+use service_kit::{clock::SystemClock, grpc, lifecycle::Shutdown};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, service::Routes};
+
+type Messages<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+struct OneIdentity(X509svidResponse);
+
+/// Serves on `socket` until the test ends.
+pub fn serve(socket: &Path, svid: X509svid) {
+    let answer = X509svidResponse { svids: vec![svid], ..X509svidResponse::default() };
+    let routes = Routes::new(SpiffeWorkloadApiServer::new(OneIdentity(answer)));
+    let socket = grpc::unix_socket::bind_unix(socket, 0o700, 0o600).unwrap();
+    tokio::spawn(grpc::listen::serve_unix(socket, routes, SystemClock::shared(), Shutdown::new()));
+}
+
+fn unimplemented<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("not part of the test"))
+}
+
+#[tonic::async_trait]
+impl SpiffeWorkloadApi for OneIdentity {
+    type FetchX509SVIDStream = Messages<X509svidResponse>;
+    type FetchX509BundlesStream = Messages<X509BundlesResponse>;
+    type FetchJWTBundlesStream = Messages<JwtBundlesResponse>;
+    type FetchWITSVIDStream = Messages<WitsvidResponse>;
+    type FetchWITBundlesStream = Messages<WitBundlesResponse>;
+
+    async fn fetch_x509svid(
+        &self,
+        request: Request<X509svidRequest>,
+    ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
+        if request.metadata().get("workload.spiffe.io").is_none_or(|value| value != "true") {
+            return Err(Status::invalid_argument("security header missing from request"));
+        }
+        let messages = tokio_stream::once(Ok(self.0.clone())).chain(tokio_stream::pending());
+        Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn fetch_x509_bundles(
+        &self,
+        _: Request<X509BundlesRequest>,
+    ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
+        unimplemented()
+    }
+
+    async fn fetch_jwtsvid(&self, _: Request<JwtsvidRequest>) -> Result<Response<JwtsvidResponse>, Status> {
+        unimplemented()
+    }
+
+    async fn fetch_jwt_bundles(
+        &self,
+        _: Request<JwtBundlesRequest>,
+    ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
+        unimplemented()
+    }
+
+    async fn validate_jwtsvid(
+        &self,
+        _: Request<ValidateJwtsvidRequest>,
+    ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
+        unimplemented()
+    }
+
+    async fn fetch_witsvid(&self, _: Request<WitsvidRequest>) -> Result<Response<Self::FetchWITSVIDStream>, Status> {
+        unimplemented()
+    }
+
+    async fn fetch_wit_bundles(
+        &self,
+        _: Request<WitBundlesRequest>,
+    ) -> Result<Response<Self::FetchWITBundlesStream>, Status> {
+        unimplemented()
+    }
+}
