@@ -37,4 +37,3 @@ pub async fn run(config: Config, log: LogHandle, clock: SharedClock, shutdown: S
     tracing::info!("gateway stopped");
     outcome
 }
-
