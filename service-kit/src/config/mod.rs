@@ -194,7 +194,14 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 fn parse_yaml(text: &str) -> Result<Value, String> {
-    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    serde_saphyr::from_str(text).map_err(|error| {
+        // The first line says what and where; the others quote the file, which may hold secrets.
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let first = first.strip_prefix("error: ").unwrap_or(first);
+        // Advice for programmers, not for the writer of the file.
+        first.split_once(", set DuplicateKeyPolicy").map_or(first, |(what, _)| what).to_string()
+    })
 }
 
 /// The file as one JSON object; an empty file is an empty object.

@@ -101,12 +101,13 @@ fn wrong_values_name_the_setting() {
         ("trust_domain: x\nhealth: {interval: 5}", "`health.interval`: `5` is not a duration"),
         ("trust_domain: x\nrelationships: [{trust_domain: a}]", "`relationships[0]`: missing field `url`"),
         ("- a\n- b", "expected `key: value` lines"),
-        ("trust_domain: [", "is not valid YAML"),
-        ("trust_domain: a\ntrust_domain: b", "is not valid YAML"),
+        ("trust_domain: [", "is not valid YAML: line 1 column 15: unclosed bracket"),
+        ("trust_domain: a\ntrust_domain: b", "is not valid YAML: line 2 column 1: duplicate mapping key: trust_domain"),
         ("just words", "expected `key: value` lines"),
     ] {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("test.yaml"), "{text:?}: {error}");
+        assert!(!error.contains('\n') && !error.contains("Options"), "{error}");
     }
 }
 

@@ -151,7 +151,33 @@ pub fn explain(status: &Status) -> String {
     if let Some(dial) = dial_error(status) {
         return dial.to_string();
     }
-    refused_server(status).map_or_else(|| status.message().to_string(), |refusal| refusal.to_string())
+    if let Some(refusal) = refused_server(status) {
+        return refusal.to_string();
+    }
+    if is_refused_by_peer(status) {
+        return format!(
+            "the server ended the TLS handshake ({}); is this end's certificate valid there?",
+            innermost(status)
+        );
+    }
+    if status.source().is_some() { innermost(status) } else { status.message().to_string() }
+}
+
+/// Text of the innermost error a status was made from.
+fn innermost(status: &Status) -> String {
+    let mut text = status.message().to_string();
+    let mut current = status.source();
+    while let Some(error) = current {
+        text = error.to_string();
+        current = inner(error);
+    }
+    text
+}
+
+/// The error inside an error, also inside an I/O error, which hides it from `source`.
+fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    io.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
 }
 
 fn dial_error(status: &Status) -> Option<&DialError> {
@@ -180,11 +206,13 @@ pub fn refused_server(status: &Status) -> Option<TlsError> {
 pub fn is_refused_by_peer(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
-        if let Some(rustls::Error::AlertReceived(_)) = error.downcast_ref() {
+        // HTTP/2 keeps only the text of an I/O error, which for an alert begins with these words of rustls.
+        if matches!(error.downcast_ref(), Some(rustls::Error::AlertReceived(_)))
+            || error.to_string().starts_with("received fatal alert")
+        {
             return true;
         }
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        source = inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source());
+        source = inner(error);
     }
     false
 }

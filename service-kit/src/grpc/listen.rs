@@ -26,6 +26,7 @@ use tonic::{
     transport::{Server, server::Connected},
 };
 use tower::Service;
+use tracing::Instrument;
 
 use super::authority::AuthorityFix;
 pub use super::{
@@ -275,14 +276,13 @@ impl TlsAccept {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%remote, %error, "TCP_NODELAY not set");
         }
+        // The span tells the log which client a refused certificate came from.
+        let accepted = self.acceptor.accept(stream).instrument(tracing::info_span!("handshake", %remote));
         let stream = tokio::select! {
-            accepted = self.acceptor.accept(stream) => match accepted {
+            accepted = accepted => match accepted {
                 Ok(stream) => stream,
                 Err(error) => {
-                    match tls::refusal(&error) {
-                        Some(refusal) => tracing::warn!(%remote, reason = %refusal, "client certificate refused"),
-                        None => tracing::debug!(%remote, %error, "TLS handshake failed"),
-                    }
+                    tracing::debug!(%remote, %error, "TLS handshake failed");
                     return None;
                 }
             },

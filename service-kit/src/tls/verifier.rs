@@ -33,7 +33,7 @@ impl fmt::Debug for PeerCheck {
 
 impl PeerCheck {
     /// Proves the peer's identity from the chain it sent, leaf first.
-    pub(super) fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<VerifiedX509Svid, TlsError> {
+    pub(super) fn verify<C: AsRef<[u8]>>(&self, chain: &[C]) -> Result<VerifiedX509Svid, TlsError> {
         let svid = x509_svid::verify_chain(chain, &self.bundles.bundles(), self.clock.now())?;
         if !self.policy.allows(svid.id()) {
             return Err(TlsError::UnexpectedPeer { actual: svid.id().clone(), expected: self.policy.clone() });
@@ -41,13 +41,13 @@ impl PeerCheck {
         Ok(svid)
     }
 
-    fn verify_parts(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
-        let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf).chain(rest).cloned().collect();
-        self.verify(&chain).map(drop).map_err(refused)
+    fn verify_parts(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<(), TlsError> {
+        let chain: Vec<&[u8]> = std::iter::once(leaf).chain(rest).map(AsRef::as_ref).collect();
+        self.verify(&chain).map(drop)
     }
 }
 
-/// A refusal as rustls wants it; the peer sees the alert `bad_certificate`, the log the reason.
+/// A refusal of a server as rustls wants it, with the reason inside; the server gets `certificate_unknown`.
 fn refused(error: TlsError) -> rustls::Error {
     rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
 }
@@ -128,7 +128,7 @@ impl ServerCertVerifier for SpiffeServerVerifier {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.check.verify_parts(leaf, rest)?;
+        self.check.verify_parts(leaf, rest).map_err(refused)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -150,8 +150,13 @@ impl ClientCertVerifier for SpiffeClientVerifier {
         rest: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.check.verify_parts(leaf, rest)?;
-        Ok(ClientCertVerified::assertion())
+        let verified = self.check.verify_parts(leaf, rest);
+        verified.map(|()| ClientCertVerified::assertion()).map_err(|error| {
+            // The reason is for the log here. The client gets the alert that SPIRE sends, `bad_certificate`, which
+            // rustls derives from this error.
+            tracing::warn!(reason = %error, "client certificate refused");
+            rustls::Error::InvalidCertificate(CertificateError::BadEncoding)
+        })
     }
 
     handshake_signatures!();

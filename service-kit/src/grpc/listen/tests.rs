@@ -111,7 +111,11 @@ async fn refused_clients_do_not_disturb_others() {
     let policy = PeerPolicy::Exactly(SpiffeId::parse(SERVER).unwrap());
     let config =
         tls::spiffe_client_config(trust, Some(forged), policy, SystemClock::shared(), &[tls::ALPN_H2]).unwrap();
-    assert!(ask(&mut tls_channel(&address, config).unwrap()).await.is_err());
+    let error = ask(&mut tls_channel(&address, config).unwrap()).await.unwrap_err();
+    let status = tonic::Status::from_error(error);
+    assert!(super::super::connect::is_refused_by_peer(&status), "{status:?}");
+    let text = super::super::connect::explain(&status);
+    assert!(text.contains("received fatal alert: BadCertificate"), "{text}");
     let error =
         ask(&mut tls_channel(&address, client_config(&other, None, &[tls::ALPN_H2])).unwrap()).await.unwrap_err();
     let status = tonic::Status::from_error(error);
