@@ -55,22 +55,28 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
     }
 }
 
-impl<K: Hash + Eq + Clone, V: Clone + PartialEq> Shards<K, Arc<Vec<V>>> {
-    /// Adds to the list under a key.
+impl<K: Hash + Eq + Clone, V: Clone> Shards<K, Arc<Vec<V>>> {
+    /// Adds to the list under a key. What no other version shares is changed in place.
     pub(super) fn push(&mut self, key: &K, value: V) {
-        let mut list = self.get(key).cloned().unwrap_or_default();
-        Arc::make_mut(&mut list).push(value);
-        self.insert(key.clone(), list);
+        let place = self.place(key);
+        let shard = Arc::make_mut(&mut self.shards[place]);
+        match shard.get_mut(key) {
+            Some(list) => Arc::make_mut(list).push(value),
+            None => {
+                shard.insert(key.clone(), Arc::new(vec![value]));
+            }
+        }
     }
 
     /// Takes the values that match out of the list under a key.
     pub(super) fn take(&mut self, key: &K, matches: impl Fn(&V) -> bool) {
-        let Some(list) = self.get(key) else { return };
-        let kept: Vec<V> = list.iter().filter(|value| !matches(value)).cloned().collect();
-        if kept.is_empty() {
-            self.remove(key);
-        } else {
-            self.insert(key.clone(), Arc::new(kept));
+        let place = self.place(key);
+        let shard = Arc::make_mut(&mut self.shards[place]);
+        if let Some(list) = shard.get_mut(key) {
+            Arc::make_mut(list).retain(|value| !matches(value));
+            if list.is_empty() {
+                shard.remove(key);
+            }
         }
     }
 

@@ -122,6 +122,29 @@ fn cycles_end() {
     assert!(snapshot.authorized_entry(&id("/spire/agent/b"), "yx").is_none());
 }
 
+/// A snapshot must not cost more than its entries, also when one parent has them all.
+#[test]
+fn many_entries_under_one_parent() {
+    const ENTRIES: usize = 50_000;
+    let entries = (0..ENTRIES).map(|n| stored(&n.to_string(), "/spire/agent/a", &format!("/w{n}"), &["u:1"])).collect();
+    let begin = tokio::time::Instant::now();
+    let first = snapshot(entries, vec![]);
+    assert_eq!(first.authorized_entries(&id("/spire/agent/a")).len(), ENTRIES);
+    let second = first.with(ChangedRows {
+        latest: 2,
+        everything: false,
+        removed_entries: vec!["0".into()],
+        removed_nodes: vec![],
+        entries: vec![stored("new", "/w1", "/below", &["u:1"])],
+        nodes: vec![],
+    });
+    assert!(second.authorized_entry(&id("/spire/agent/a"), "new").is_some());
+    assert_eq!((first.len(), second.len()), (ENTRIES, ENTRIES));
+    assert!(first.authorized_entry(&id("/spire/agent/a"), "0").is_some(), "the first version is as it was");
+    // Quadratic work would take minutes.
+    assert!(begin.elapsed() < Duration::from_secs(20), "took {:?}", begin.elapsed());
+}
+
 #[tokio::test]
 async fn the_index_follows_the_store() {
     let test = TestStore::new().await;

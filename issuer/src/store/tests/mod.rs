@@ -34,6 +34,16 @@ async fn a_database_of_a_newer_version_is_refused() {
     assert!(matches!(error, DatabaseError::Newer { version: 9999, .. }), "{error}");
 }
 
+/// A landed migration never changes: databases in use were made with it. Add its line here when one lands.
+#[test]
+fn landed_migrations_are_as_they_landed() {
+    let landed =
+        [(1, "7f8d16363376e9fa3fb2c2f2c7f569cb46073a059b258a913f109df639f9b2da3dece8a4fc134af18a79862791f5dead")];
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let found: Vec<_> = MIGRATIONS.iter().map(|migration| (migration.version, hex(&migration.checksum))).collect();
+    assert_eq!(found, landed.map(|(version, sum): (i64, &str)| (version, sum.to_owned())));
+}
+
 #[tokio::test]
 async fn changes_wake_those_who_wait_for_that_kind() {
     let test = TestStore::new().await;
