@@ -157,12 +157,14 @@ impl Issuer {
         let store = Store::open(database.clone(), checked.trust_domain.clone()).await?;
         latches.datastore.ready();
         let upstream = upstream(&config, &checked, &clock)?;
+        // Before the CA: a service that cannot start makes no authority.
+        let attestors = attestors(&config, &store)?;
         let ca = CaManager::start(ca_config(&config, &checked), store.clone(), keys, upstream, clock.clone()).await?;
         latches.ca_signed.ready();
         let index = EntryIndex::start(store.clone()).await?;
         let shared = Arc::new(Shared {
             trust_domain: checked.trust_domain.clone(),
-            attestors: attestors(&config, &store)?,
+            attestors,
             store: store.clone(),
             database: database.clone(),
             ca: Arc::clone(&ca),
