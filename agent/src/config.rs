@@ -1,4 +1,4 @@
-//! Configuration of the agent. Keys are named as SPIRE's agent options (wire/cli.md 8).
+//! Configuration of the agent. Keys are named as SPIRE's agent options.
 
 use std::{
     path::{Path, PathBuf},

@@ -39,7 +39,7 @@ pub const MAX_ENTRIES: usize = 1_000_000;
 /// Entry IDs asked for in one message.
 const IDS_PER_REQUEST: usize = 500;
 
-/// Why the issuer denied this agent (wire/behaviour.md 2.4).
+/// Why the issuer denied this agent (SPIRE 1.15).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denial {
     /// The agent's SVID has expired.
@@ -241,7 +241,7 @@ impl IssuerClient {
         }
     }
 
-    /// The entries of this agent (wire/behaviour.md 6.4). `is_current` tells whether the agent has an entry in that
+    /// The entries of this agent (SPIRE 1.15). `is_current` tells whether the agent has an entry in that
     /// revision; those are not sent again when there are many.
     ///
     /// # Errors

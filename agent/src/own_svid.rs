@@ -1,5 +1,5 @@
 //! Keeping the agent's own SVID alive: renewal before it is half spent, attestation again where the attestor allows it,
-//! and an orderly end when the issuer does not want this agent any more (wire/behaviour.md 14).
+//! and an orderly end when the issuer does not want this agent any more (SPIRE 1.15).
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! When an SVID is replaced: around the middle of its lifetime (wire/svid.md 11).
+//! When an SVID is replaced: around the middle of its lifetime (SPIRE 1.15).
 
 use time::{Duration, OffsetDateTime};
 

@@ -1,4 +1,4 @@
-//! What the agent keeps across restarts, in `<data_dir>/agent-data.json` in SPIRE's format (wire/cli.md 12).
+//! What the agent keeps across restarts, in `<data_dir>/agent-data.json` in SPIRE's format.
 
 use std::{
     fs::File,

@@ -1,5 +1,5 @@
 //! What agents and issuers say to each other while a node is attested
-//! (attestation.md sections A and B). Byte values travel as standard base64
+//! (SPIRE 1.15). Byte values travel as standard base64
 //! with padding inside JSON, as Go writes them.
 
 use base64::Engine as _;

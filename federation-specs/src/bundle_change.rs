@@ -1,5 +1,5 @@
 //! What a newly fetched bundle changes (SPIFFE Trust Domain and Bundle
-//! section 4.1.1; design.md, decision 2: a rollback is refused).
+//! section 4.1.1; a rollback is refused).
 
 use crate::bundle::{Bundle, JwtAuthority, X509Authority};
 

@@ -1,5 +1,5 @@
 //! SPIFFE bundles as JWK Sets (SPIFFE Trust Domain and Bundle section 4;
-//! svid.md section 7). Where SPIRE is stricter than the standard, the standard
+//! SPIRE 1.15). Where SPIRE is stricter than the standard, the standard
 //! decides: a key of unknown `use` or `kty` is passed over, it does not spoil
 //! the whole bundle.
 

@@ -1,5 +1,5 @@
 //! Between generated protobuf messages and the types of this crate
-//! (behaviour.md sections 4, 9 and 10). Texts of errors are those of the wire.
+//! (SPIRE 1.15). Texts of errors are those of the wire.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -160,7 +160,7 @@ pub fn match_behavior_from_proto(value: i32) -> Result<MatchBehavior, ConvertErr
 }
 
 /// Reads one X.509 authority; exactly one certificate is taken. The taint mark
-/// is not (behaviour.md section 9).
+/// is not (SPIRE 1.15).
 ///
 /// # Errors
 /// [`BundleError`].
@@ -232,7 +232,7 @@ pub fn bundle_from_proto(message: &types::Bundle) -> Result<Bundle, ConvertError
 }
 
 /// Reads a bundle as a client hands it in: taint marks and WIT authorities are
-/// not taken (behaviour.md section 9).
+/// not taken (SPIRE 1.15).
 ///
 /// # Errors
 /// [`ConvertError`].
@@ -266,7 +266,7 @@ pub fn bundle_to_proto(bundle: &Bundle) -> types::Bundle {
     }
 }
 
-/// A federation relationship, read and checked (behaviour.md section 10).
+/// A federation relationship, read and checked (SPIRE 1.15).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relationship {
     /// The foreign trust domain.

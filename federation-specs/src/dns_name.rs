@@ -1,4 +1,4 @@
-//! DNS names in SVIDs (svid.md section 2). SPIRE's rules, and besides them the
+//! DNS names in SVIDs (SPIRE 1.15). SPIRE's rules, and besides them the
 //! characters and form of a DNS name, which SPIRE does not look at.
 
 use std::net::Ipv4Addr;

@@ -78,7 +78,7 @@ impl TrustDomain {
 
     /// Reads a bare name or the name in a SPIFFE ID (`spiffe://td`, with or
     /// without a path, which must then be valid), as the SPIRE API takes them
-    /// (behaviour.md section 4).
+    /// (SPIRE 1.15).
     ///
     /// # Errors
     /// [`IdError`] naming the rule that is broken.
@@ -195,7 +195,7 @@ impl SpiffeId {
     }
 
     /// Whether this identifies something inside `trust_domain`: same trust
-    /// domain and a path (behaviour.md section 4, "Member ID").
+    /// domain and a path (SPIRE 1.15, "Member ID").
     pub fn is_member_of(&self, trust_domain: &TrustDomain) -> bool {
         self.trust_domain == *trust_domain && !self.path().is_empty()
     }

@@ -1,5 +1,5 @@
 //! JWT-SVIDs: verifying them as SPIRE's agent does, and laying one out for
-//! signing (JWT-SVID standard; svid.md section 5).
+//! signing (JWT-SVID standard; SPIRE 1.15).
 
 mod claims;
 mod signature;
@@ -142,7 +142,7 @@ impl VerifiedJwtSvid {
 /// Verifies a token for an audience (`None`: any). The trust domain is taken
 /// from `sub` and only the bundle held under exactly that name is used.
 /// Presence of `kid`, `sub` and `exp` is looked at first, then the signature,
-/// then audience and times (svid.md section 5).
+/// then audience and times (SPIRE 1.15).
 ///
 /// # Errors
 /// [`JwtSvidError`] naming the rule that is broken.

@@ -2,8 +2,8 @@
 //! protocols that carry them. No I/O and no clock: bytes come in, checked
 //! values come out, and the time is an argument.
 //!
-//! Section numbers such as "svid.md section 5" refer to the wire facts the
-//! project keeps; "X509-SVID section 5.2" and the like to the SPIFFE standards.
+//! Sources are named in brackets: "X509-SVID section 5.2" and the like are the
+//! SPIFFE standards, "SPIRE 1.15" is what that version was seen to do.
 
 pub mod attestation;
 pub mod bundle;

@@ -1,4 +1,4 @@
-//! OpenID Connect discovery for JWT-SVIDs (svid.md section 9). The key set is
+//! OpenID Connect discovery for JWT-SVIDs (SPIRE 1.15). The key set is
 //! [`crate::bundle_json::encode_oidc_jwks`].
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
 //! Bundle endpoint profiles and URLs (SPIFFE Federation sections 5.2;
-//! behaviour.md section 10).
+//! SPIRE 1.15).
 
 use std::borrow::Cow;
 use std::fmt;

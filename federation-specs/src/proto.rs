@@ -2,8 +2,7 @@
 //! crate: the SPIFFE Workload API, the SPIRE Server and agent APIs, the SPIFFE
 //! Broker API, gRPC health and Entente's own federation service.
 //!
-//! The shapes are the facts of `wire/messages.txt`; the rules for their content
-//! are in the other modules ([`crate::convert`] crosses between the two).
+//! The rules for their content are in the other modules ([`crate::convert`] crosses between the two).
 
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::large_futures)]
 

@@ -20,7 +20,7 @@ pub use algorithm::{JwsAlgorithm, UnknownAlgorithm};
 
 use crate::der;
 
-/// Smallest RSA modulus taken, in bits (svid.md section 5).
+/// Smallest RSA modulus taken, in bits (SPIRE 1.15).
 pub const MIN_RSA_BITS: usize = 2048;
 /// Largest RSA modulus taken, in bits; bounds the work of one verification.
 pub const MAX_RSA_BITS: usize = 8192;
@@ -208,7 +208,7 @@ impl PublicKey {
     }
 
     /// SHA-1 of [`PublicKey::subject_key_bits`], the key identifier of
-    /// certificates (svid.md section 1.1; RFC 5280 section 4.2.1.2 method 1).
+    /// certificates (SPIRE 1.15; RFC 5280 section 4.2.1.2 method 1).
     pub fn key_id_sha1(&self) -> [u8; 20] {
         let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &self.bits);
         let mut id = [0; 20];

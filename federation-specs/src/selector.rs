@@ -1,5 +1,5 @@
 //! Selectors: what attestors say about a node or a workload, and how sets of
-//! them are compared (behaviour.md section 4).
+//! them are compared (SPIRE 1.15).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -88,7 +88,7 @@ impl FromStr for Selector {
     }
 }
 
-/// How a stored set must relate to the wanted one (behaviour.md section 4,
+/// How a stored set must relate to the wanted one (SPIRE 1.15,
 /// "Match modes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MatchBehavior {

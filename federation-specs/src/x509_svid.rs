@@ -1,6 +1,6 @@
 //! X509-SVIDs: what makes a leaf one, how it is verified against the bundle of
 //! its own trust domain, and what the issuer demands of certificates and
-//! signing requests (X509-SVID standard; svid.md sections 1.2 and 1.3).
+//! signing requests (X509-SVID standard; SPIRE 1.15).
 
 mod name_constraints;
 mod path;
@@ -173,7 +173,7 @@ pub fn leaf_id(leaf: &Certificate) -> Result<SpiffeId, X509SvidError> {
 /// Verifies a chain, leaf first and each certificate in DER, as X509-SVID. The
 /// trust domain is taken from the leaf and only the bundle held under exactly
 /// that name is used. Any extended key usage is accepted; tainted authorities
-/// still verify (svid.md section 4).
+/// still verify (SPIRE 1.15).
 ///
 /// # Errors
 /// [`X509SvidError`] naming the rule that is broken.

@@ -20,7 +20,7 @@ use service_kit::{
 };
 use tonic::{Request, Status, metadata::MetadataValue};
 
-/// Metadata every Workload API call carries (wire/svid.md §12).
+/// Metadata every Workload API call carries (SPIRE 1.15).
 const SECURITY_HEADER: &str = "workload.spiffe.io";
 
 /// Waits after failures.

@@ -104,7 +104,7 @@ fn no_identity() -> Status {
     Status::permission_denied("no identity issued")
 }
 
-/// The Workload API (wire/svid.md 12).
+/// The Workload API (SPIRE 1.15).
 #[derive(Debug, Clone)]
 pub struct WorkloadApi {
     context: Context,

@@ -153,7 +153,7 @@ impl Entry {
     }
 }
 
-/// The fields the agent asks the issuer for (wire/behaviour.md 14).
+/// The fields the agent asks the issuer for (SPIRE 1.15).
 pub fn mask() -> types::EntryMask {
     types::EntryMask {
         spiffe_id: true,

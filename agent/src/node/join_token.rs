@@ -1,4 +1,4 @@
-//! The `join_token` node attestor: a token made at the issuer, good for one attestation (wire/attestation.md B.1).
+//! The `join_token` node attestor: a token made at the issuer, good for one attestation (SPIRE 1.15).
 
 use std::path::PathBuf;
 

@@ -16,7 +16,7 @@ pub const MAX_CHALLENGES: usize = 16;
 /// Largest challenge accepted, in bytes.
 pub const MAX_CHALLENGE_BYTES: usize = 1 << 20;
 
-/// Proves this node to the issuer (wire/attestation.md A). One value serves one attestation at a time.
+/// Proves this node to the issuer (SPIRE 1.15). One value serves one attestation at a time.
 #[async_trait]
 pub trait NodeAttestor: Send + Sync + Debug {
     /// Name of the attestor, sent as the attestation type.

@@ -1,5 +1,5 @@
 //! The `x509pop` node attestor: proof of holding the key of a certificate this node already has
-//! (wire/attestation.md B.2).
+//! (SPIRE 1.15).
 
 use std::path::{Path, PathBuf};
 

@@ -28,7 +28,7 @@ pub const MAX_CONCURRENT_ATTESTATIONS: usize = 64;
 /// Selectors kept from one attestor for one process.
 pub const MAX_SELECTORS: usize = 4096;
 
-/// Describes a process of this node by selectors (wire/attestation.md C).
+/// Describes a process of this node by selectors (SPIRE 1.15).
 #[async_trait]
 pub trait WorkloadAttestor: Send + Sync + Debug {
     /// Name of the attestor, which is the type of every selector it makes.

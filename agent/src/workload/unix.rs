@@ -1,4 +1,4 @@
-//! The `unix` workload attestor: user, groups and executable of a process (wire/attestation.md D.1).
+//! The `unix` workload attestor: user, groups and executable of a process (SPIRE 1.15).
 
 use std::{
     fs::File,

@@ -82,8 +82,7 @@ impl X509Authority {
     }
 
     /// Whether the authority is no longer to be relied on and its SVIDs are
-    /// being replaced. It still verifies until it is revoked (svid.md
-    /// section 4, "Taint effects").
+    /// being replaced. It still verifies until it is revoked (SPIRE 1.15, "Taint effects").
     pub fn tainted(&self) -> bool {
         self.tainted
     }

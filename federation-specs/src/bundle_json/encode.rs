@@ -44,7 +44,7 @@ pub fn encode_jwks(bundle: &Bundle) -> Vec<u8> {
 }
 
 /// The JWKS of OIDC discovery: the JWT authorities by key ID with `alg` and
-/// `use` = `sig` (svid.md section 9).
+/// `use` = `sig` (SPIRE 1.15).
 pub fn encode_oidc_jwks(bundle: &Bundle) -> Vec<u8> {
     let keys = by_key_id(bundle.jwt_authorities()).into_iter().map(|authority| {
         let algorithm = authority.public_key().jws_algorithm().map(|algorithm| algorithm.as_str());

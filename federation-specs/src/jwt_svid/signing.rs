@@ -24,7 +24,7 @@ pub struct SigningInput {
 }
 
 /// Encodes the header (`alg`, `kid` and `typ`, which is `JWT` for a JWT-SVID
-/// and `wit+jwt` for a WIT-SVID) and the claims (svid.md sections 5 and 6).
+/// and `wit+jwt` for a WIT-SVID) and the claims (SPIRE 1.15).
 pub fn signing_input(algorithm: JwsAlgorithm, key_id: &str, typ: &str, claims: &Map<String, Value>) -> SigningInput {
     let mut header = Map::new();
     header.insert("alg".to_owned(), algorithm.as_str().into());

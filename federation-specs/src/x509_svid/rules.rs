@@ -1,5 +1,4 @@
-//! What the issuer demands of the certificates it signs or is given (svid.md
-//! section 1.3).
+//! What the issuer demands of the certificates it signs or is given (SPIRE 1.15).
 
 use time::OffsetDateTime;
 

@@ -1,4 +1,4 @@
-//! Answers of the public listeners, with SPIRE's texts for what goes wrong (wire/svid.md §8, §9).
+//! Answers of the public listeners, with SPIRE's texts for what goes wrong (SPIRE 1.15).
 
 use axum::body::Body;
 use bytes::Bytes;

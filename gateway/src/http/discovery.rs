@@ -1,4 +1,4 @@
-//! The OIDC discovery document (wire/svid.md §9). Its `issuer` is the configured one whatever host was asked.
+//! The OIDC discovery document (SPIRE 1.15). Its `issuer` is the configured one whatever host was asked.
 
 use axum::body::Body;
 use http::{HeaderMap, Method, Response, StatusCode};

@@ -1,4 +1,4 @@
-//! The OIDC key set (wire/svid.md §9): a trust domain's JWT keys with `alg` and `use`.
+//! The OIDC key set (SPIRE 1.15): a trust domain's JWT keys with `alg` and `use`.
 
 use axum::body::Body;
 use http::{HeaderMap, Method, Response, StatusCode};
