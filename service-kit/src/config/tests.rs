@@ -160,6 +160,21 @@ fn files_missing_too_large_or_no_text() {
 }
 
 #[test]
+fn flags_lie_over_the_file_and_need_none() {
+    let flags = || [FlagSetting::new("trustDomain", "trust_domain", "123"), FlagSetting::new("port", "bind_port", "9")];
+    let parsed: Example = load_with_flags(None, "ENTENTE_TEST", flags()).unwrap();
+    assert_eq!((parsed.trust_domain.as_str(), parsed.bind_port), ("123", Some(9)));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("issuer.yaml");
+    std::fs::write(&path, "trust_domain: example.org\nbind_port: 1\nhealth: {interval: 5s}").unwrap();
+    let parsed: Example = load_with_flags(Some(&path), "ENTENTE_TEST", flags()).unwrap();
+    assert_eq!((parsed.bind_port, parsed.health.interval), (Some(9), HumanDuration::from_secs(5)));
+    let bad = [FlagSetting::new("port", "bind_prot", "9")];
+    let error = load_with_flags::<Example>(Some(&path), "ENTENTE_TEST", bad).unwrap_err();
+    assert_eq!(error.to_string(), "unknown key `bind_prot` in flag -port; did you mean `bind_port`?");
+}
+
+#[test]
 fn schema_knows_the_settings() {
     let schema = schema::<Example>();
     assert_eq!(schema["properties"]["trust_domain"]["type"], "string");

@@ -1,26 +1,18 @@
 //! gRPC servers: over TLS with our own accept loop, so that certificates and trust rotate, and over a Unix socket.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use federation_specs::x509_svid::VerifiedX509Svid;
 use http::{Request, Response};
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
     transport::{Server, server::Connected},
@@ -28,7 +20,10 @@ use tonic::{
 use tower::Service;
 use tracing::Instrument;
 
-use super::authority::AuthorityFix;
+use super::{
+    authority::AuthorityFix,
+    connection::{Connection, TlsStream, UnixStream},
+};
 pub use super::{
     peer::{TcpPeer, UnixPeer},
     unix_socket::{SocketError, UnixSocket, bind_unix},
@@ -350,116 +345,6 @@ async fn pause_after(error: &io::Error, clock: &SharedClock) {
     }
     tracing::warn!(%error, "cannot accept a connection");
     clock.sleep(ACCEPT_PAUSE).await;
-}
-
-/// A TLS connection with its peer.
-struct TlsStream {
-    stream: tokio_rustls::server::TlsStream<TcpStream>,
-    peer: TcpPeer,
-}
-
-/// A Unix socket connection with its peer.
-struct UnixStream {
-    stream: tokio::net::UnixStream,
-    peer: UnixPeer,
-}
-
-impl Connected for TlsStream {
-    type ConnectInfo = TcpPeer;
-
-    fn connect_info(&self) -> TcpPeer {
-        self.peer.clone()
-    }
-}
-
-impl Connected for UnixStream {
-    type ConnectInfo = UnixPeer;
-
-    fn connect_info(&self) -> UnixPeer {
-        self.peer.clone()
-    }
-}
-
-/// A connection that counts against the limit, and breaks when the grace period after the shutdown is over.
-struct Connection<IO> {
-    io: IO,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl<IO: Connected> Connected for Connection<IO> {
-    type ConnectInfo = IO::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.stop.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "server is shutting down")));
-        }
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-/// Passes writing on to the inner stream.
-macro_rules! write_through {
-    ($field:ident) => {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.$field).poll_write(cx, bytes)
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.$field).poll_flush(cx)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.$field).poll_shutdown(cx)
-        }
-
-        fn poll_write_vectored(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            slices: &[io::IoSlice<'_>],
-        ) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.$field).poll_write_vectored(cx, slices)
-        }
-
-        fn is_write_vectored(&self) -> bool {
-            self.$field.is_write_vectored()
-        }
-    };
-}
-
-/// Passes reading on to the inner stream.
-macro_rules! read_through {
-    ($field:ident) => {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.$field).poll_read(cx, buf)
-        }
-    };
-}
-
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
-    write_through!(io);
-}
-
-impl AsyncRead for TlsStream {
-    read_through!(stream);
-}
-
-impl AsyncWrite for TlsStream {
-    write_through!(stream);
-}
-
-impl AsyncRead for UnixStream {
-    read_through!(stream);
-}
-
-impl AsyncWrite for UnixStream {
-    write_through!(stream);
 }
 
 #[cfg(test)]

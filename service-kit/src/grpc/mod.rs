@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod connect;
+mod connection;
 pub mod listen;
 pub mod peer;
 pub mod unix_socket;

@@ -112,6 +112,20 @@ fn both_versions_work_with_and_without_a_client_certificate() {
 }
 
 #[test]
+fn required_client_certificates_are_insisted_on() {
+    let ca = TestCa::new("example.org");
+    let client_auth = ClientAuth::Required { bundles: cell(&[&ca]), policy: member_of("example.org") };
+    let server = server_config(source(ca.svid(SERVER)), &client_auth, &clock(), &[ALPN_H2]).unwrap();
+    for version in [&TLS12, &TLS13] {
+        let agent = "spiffe://example.org/agent";
+        let (_, accepted) = handshake(&only(version, &exactly(SERVER), &ca, Some(agent)), &server).unwrap();
+        let peer = verified_peer(&accepted, &client_auth, &clock()).unwrap();
+        assert_eq!(peer.map(|peer| peer.id().to_string()).as_deref(), Some(agent));
+        assert!(handshake(&only(version, &exactly(SERVER), &ca, None), &server).is_err());
+    }
+}
+
+#[test]
 fn the_hybrid_key_exchange_is_preferred() {
     let ca = TestCa::new("example.org");
     let server = server_config(source(ca.svid(SERVER)), &ClientAuth::None, &clock(), &[]).unwrap();
