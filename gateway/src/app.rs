@@ -34,6 +34,11 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often the database is asked whether it answers.
 const DATASTORE_CHECK: Duration = Duration::from_secs(10);
 
+// Names of the parts `/ready` tells about.
+const DATASTORE: &str = "datastore";
+const LISTENERS: &str = "listeners";
+const SOURCE: &str = "source";
+
 /// Why a gateway does not start, or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -94,12 +99,16 @@ impl Gateway {
         let settings = Settings::check(config)?;
         let lock = data_dir::lock(&settings.data_dir)?;
         let readiness = Readiness::new();
+        // Every latch is there before anybody can ask: not ready until each part says so.
+        let datastore = readiness.latch(DATASTORE);
+        for part in [LISTENERS, SOURCE] {
+            readiness.latch(part);
+        }
         let mut tasks = Tasks::new(shutdown.clone(), Arc::clone(&clock));
         if let Some(listener) = HealthListener::bind(&config.health, readiness.clone()).await? {
             tasks.spawn("health listener", listener.run(shutdown.clone()));
         }
 
-        let datastore = readiness.latch("datastore");
         let store = Store::open(&settings.data_dir, Arc::clone(&clock)).await?;
         datastore.ready();
         tasks.spawn("datastore check", check(store.clone(), datastore, Arc::clone(&clock), shutdown.clone()));
@@ -263,7 +272,7 @@ impl Parts {
 
     /// Binds the public listeners; answers their addresses.
     async fn listeners(&mut self, clients: &[IssuerClient]) -> Result<(Option<SocketAddr>, Option<SocketAddr>), Error> {
-        let latch = self.readiness.latch("listeners");
+        let latch = self.readiness.latch(LISTENERS);
         let mut bound = Vec::new();
         let mut https_web = None;
         if let Some(web) = &self.settings.https_web {
@@ -308,7 +317,7 @@ impl Parts {
 
     fn sources(&mut self, clients: &[IssuerClient]) {
         let names = self.served.iter().map(|domain| domain.name().to_string());
-        let health = Gathered::new(self.readiness.latch("source"), names);
+        let health = Gathered::new(self.readiness.latch(SOURCE), names);
         for (domain, client) in self.served.iter().zip(clients) {
             if domain.current().is_some() {
                 health.ready(domain.name().as_str());
