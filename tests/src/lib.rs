@@ -20,6 +20,7 @@ pub mod documented;
 pub mod domain;
 pub mod federation;
 pub mod forgery;
+pub mod hostile;
 pub mod partner;
 pub mod peer;
 pub mod plan;

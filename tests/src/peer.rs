@@ -1,6 +1,7 @@
 //! Driving the client programs in `tests/peers`, which are written on go-spiffe, spire-api-sdk and PyPI `spiffe`.
 
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
     process::Command as BlockingCommand,
 };
@@ -45,6 +46,8 @@ pub struct Peer {
     process: Process,
     input: Option<ChildStdin>,
     output: Lines<BufReader<ChildStdout>>,
+    /// Events read but not yet given out, oldest first.
+    waiting: VecDeque<Value>,
 }
 
 impl Peer {
@@ -70,7 +73,7 @@ impl Peer {
     fn start(name: &str, command: Command, dir: &Path) -> Result<Self> {
         let log = dir.join(format!("{}.log", name.replace(' ', "-")));
         let (process, input, output) = Process::start_piped(name, command, &log)?;
-        Ok(Self { process, input: Some(input), output: BufReader::new(output).lines() })
+        Ok(Self { process, input: Some(input), output: BufReader::new(output).lines(), waiting: VecDeque::new() })
     }
 
     /// Sends one command.
@@ -80,30 +83,38 @@ impl Peer {
         Ok(input.flush().await?)
     }
 
-    /// The next event `name` for which `accept` holds; others before it are passed over. An event `failed`, the end of
-    /// the program or [`LIMIT`] is an error.
+    /// The next event `name` for which `accept` holds. Earlier events of that name are passed over, events of other
+    /// names wait until they are asked for. An event `failed`, the end of the program or [`LIMIT`] is an error.
     pub async fn event_where(&mut self, name: &str, accept: impl Fn(&Value) -> bool) -> Result<Value> {
         let deadline = Instant::now() + LIMIT;
         let mut passed = Vec::new();
+        let mut at = 0;
         loop {
+            while let Some(event) = self.waiting.get(at) {
+                if event["event"] == name {
+                    let event = self.waiting.remove(at).unwrap_or_default();
+                    if accept(&event) {
+                        return Ok(event);
+                    }
+                    passed.push(event);
+                } else {
+                    at += 1;
+                }
+            }
             let line = match timeout_at(deadline, self.output.next_line()).await {
                 Ok(line) => line?,
-                Err(_) => bail!(
-                    "no event `{name}` as wanted within {LIMIT:?}; seen: {passed:#?}\n{}",
-                    self.process.log_tail()
-                ),
+                Err(_) => {
+                    bail!("no event `{name}` as wanted within {LIMIT:?}; only {passed:#?}\n{}", self.process.log_tail())
+                }
             };
             let Some(line) = line else {
-                bail!("the program ended before an event `{name}`; seen: {passed:#?}\n{}", self.process.log_tail());
+                bail!("the program ended before an event `{name}`; only {passed:#?}\n{}", self.process.log_tail());
             };
             let event: Value = serde_json::from_str(&line).with_context(|| format!("no JSON: {line}"))?;
-            if event["event"] == name && accept(&event) {
-                return Ok(event);
-            }
             if event["event"] == "failed" {
                 bail!("the program failed: {}\n{}", event["error"], self.process.log_tail());
             }
-            passed.push(line);
+            self.waiting.push_back(event);
         }
     }
 

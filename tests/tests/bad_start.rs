@@ -115,7 +115,10 @@ async fn a_data_folder_that_cannot_be_used() -> Result<()> {
             let plan = Plan::new("cloud.example")?;
             let plan = match service {
                 Service::Issuer => plan.issuer("data_dir", json!(path)),
-                Service::Agent => plan.agent("data_dir", json!(path)).agent("insecure_bootstrap", json!(true)),
+                Service::Agent => plan
+                    .agent("data_dir", json!(path))
+                    .agent("trust_bundle_path", Value::Null)
+                    .agent("insecure_bootstrap", json!(true)),
                 Service::Gateway => plan.gateway("data_dir", json!(path)),
             };
             let domain = Domain::from_plan(plan);
@@ -152,7 +155,7 @@ async fn a_socket_another_process_answers_on() -> Result<()> {
     let plan = Plan::new("other.example")?.issuer("socket_path", json!(first.issuer_socket()));
     let second = Domain::from_plan(plan);
     let socket = first.issuer_socket().display().to_string();
-    run(&second, Service::Issuer, &[]).await?.refused(&[&socket, documented("another process")?])?;
+    run(&second, Service::Issuer, &[]).await?.refused(&[&socket, documented("is in use by a running process")?])?;
     ensure!(first.issuer_cli(&["healthcheck"]).await?.ok()?.contains("Server is healthy."));
     second.stop().await?;
     first.stop().await

@@ -56,12 +56,16 @@ fn moved(service: &str, dir: &Path, changes: &[(&str, String)]) -> Result<(PathB
     let health = ports::free()?;
     let mut text = fs::read_to_string(example(service))?;
     for (from, to) in [
+        // First, since the folder itself lies there.
+        ("/tmp/", format!("{}/", dir.join("run").display())),
         ("/var/lib/entente", dir.join("lib").display().to_string()),
         ("/etc/entente", dir.join("etc").display().to_string()),
-        ("/tmp/", format!("{}/", dir.join("run").display())),
         ("0.0.0.0", "127.0.0.1".to_owned()),
         ("localhost", "127.0.0.1".to_owned()),
         ("bind_port: 8082", format!("bind_port: {health}")),
+        ("bind_port: 8083", format!("bind_port: {health}")),
+        ("bind_port: 8084", format!("bind_port: {health}")),
+        ("issuer.cloud.example", "127.0.0.1".to_owned()),
     ]
     .iter()
     .map(|(from, to)| (*from, to.clone()))
@@ -74,9 +78,9 @@ fn moved(service: &str, dir: &Path, changes: &[(&str, String)]) -> Result<(PathB
     Ok((path, health))
 }
 
-async fn run(service: &str, config: &Path, arguments: &[&str], health: u16) -> Result<Process> {
+async fn run(service: &str, config: &Path, health: u16) -> Result<Process> {
     let mut command = Command::new(entente()?);
-    command.arg(service).arg("run").arg("-config").arg(config).args(arguments);
+    command.arg(service).arg("run").arg("-config").arg(config);
     let mut process = Process::start(service, command, &config.with_extension("log"))?;
     let url = format!("http://127.0.0.1:{health}/ready");
     let mut ended = None;
@@ -118,7 +122,7 @@ async fn together_they_are_a_trust_domain() -> Result<()> {
     let changes = [(from.as_str(), to)];
 
     let (config, health) = moved("issuer", dir, &changes)?;
-    let mut issuer = run("issuer", &config, &[], health).await?;
+    let mut issuer = run("issuer", &config, health).await?;
     let socket = dir.join("run/spire-server/private/api.sock").display().to_string();
     let bundle = cli::entente(&["issuer", "bundle", "show", "-socketPath", &socket]).await?.ok()?;
     fs::write(dir.join("etc/bundle.pem"), bundle)?;
@@ -126,13 +130,13 @@ async fn together_they_are_a_trust_domain() -> Result<()> {
     let token = cli::entente(&token).await?.json()?;
 
     let (config, health) = moved("agent", dir, &changes)?;
-    let token = token["value"].as_str().unwrap_or_default();
-    let mut agent = run("agent", &config, &["-joinToken", token], health).await?;
+    fs::write(dir.join("etc/join-token"), token["value"].as_str().unwrap_or_default())?;
+    let mut agent = run("agent", &config, health).await?;
 
     let ((from, to), (from2, to2)) = (replaced(8443, web), replaced(8444, spiffe));
     let changes = [(from.as_str(), to), (from2.as_str(), to2)];
     let (config, health) = moved("gateway", dir, &changes)?;
-    let mut gateway = run("gateway", &config, &[], health).await?;
+    let mut gateway = run("gateway", &config, health).await?;
     let client = web::client(&web_ca.ca)?;
     let (_, bundle) = get_json(&client, &format!("https://127.0.0.1:{web}/cloud.example")).await?;
     ensure!(bundle["keys"].as_array().is_some_and(|keys| keys.len() == 2), "{bundle}");

@@ -144,7 +144,9 @@ async fn a_relationship_made_at_the_issuer_is_polled_by_the_gateway() -> Result<
 
     home.issuer_cli(&["federation", "delete", "-id", "partner.example"]).await?.ok()?;
     let arguments = ["federation", "refresh", "-id", "partner.example"];
-    home.issuer_cli(&arguments).await?.refused(&[r#"there is no federation relationship with trust domain "partner.example""#])?;
+    home.issuer_cli(&arguments)
+        .await?
+        .refused(&[r#"there is no federation relationship with trust domain "partner.example""#])?;
     // As in SPIRE, the bundle stays until it is deleted.
     ensure!(home.federated_authorities("spiffe://partner.example").await.is_ok());
     home.stop().await?;

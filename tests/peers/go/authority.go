@@ -24,18 +24,28 @@ type authority struct {
 	lock    sync.Mutex
 	td      spiffeid.TrustDomain
 	bundle  *spiffebundle.Bundle
-	ca      *x509.Certificate
-	caKey   *ecdsa.PrivateKey
-	jwtID   string
-	jwtKey  *ecdsa.PrivateKey
+	active  signers
+	newest  signers
 	version int
+}
+
+// signers are an X.509 and a JWT authority with their keys.
+type signers struct {
+	ca     *x509.Certificate
+	caKey  *ecdsa.PrivateKey
+	jwtID  string
+	jwtKey *ecdsa.PrivateKey
 }
 
 func newAuthority(td spiffeid.TrustDomain, hint time.Duration) (*authority, error) {
 	a := &authority{td: td, bundle: spiffebundle.New(td)}
 	a.bundle.SetRefreshHint(hint)
 	a.bundle.SetSequenceNumber(0)
-	return a, a.rotate()
+	if err := a.prepare(); err != nil {
+		return nil, err
+	}
+	a.activate()
+	return a, nil
 }
 
 // GetBundleForTrustDomain makes the authority a spiffebundle.Source.
@@ -65,8 +75,8 @@ func (a *authority) describe() (object, error) {
 
 func serial() (*big.Int, error) { return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)) }
 
-// rotate adds a new X.509 and JWT authority to the bundle and signs with them from now on.
-func (a *authority) rotate() error {
+// prepare adds a new X.509 and JWT authority to the bundle, which do not sign yet.
+func (a *authority) prepare() error {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -101,23 +111,29 @@ func (a *authority) rotate() error {
 	a.lock.Lock()
 	defer a.lock.Unlock()
 	a.version++
-	a.ca, a.caKey = ca, caKey
-	a.jwtKey, a.jwtID = jwtKey, fmt.Sprintf("go-peer-%d", a.version)
+	a.newest = signers{ca: ca, caKey: caKey, jwtKey: jwtKey, jwtID: fmt.Sprintf("go-peer-%d", a.version)}
 	a.bundle.AddX509Authority(ca)
-	if err := a.bundle.AddJWTAuthority(a.jwtID, jwtKey.Public()); err != nil {
+	if err := a.bundle.AddJWTAuthority(a.newest.jwtID, jwtKey.Public()); err != nil {
 		return err
 	}
 	a.advance()
 	return nil
 }
 
+// activate signs with the newest authorities from now on.
+func (a *authority) activate() {
+	a.lock.Lock()
+	defer a.lock.Unlock()
+	a.active = a.newest
+}
+
 // dropOld leaves only the authorities that sign now.
 func (a *authority) dropOld() {
 	a.lock.Lock()
 	defer a.lock.Unlock()
-	a.bundle.SetX509Authorities([]*x509.Certificate{a.ca})
+	a.bundle.SetX509Authorities([]*x509.Certificate{a.active.ca})
 	for kid := range a.bundle.JWTAuthorities() {
-		if kid != a.jwtID {
+		if kid != a.active.jwtID {
 			a.bundle.RemoveJWTAuthority(kid)
 		}
 	}
@@ -156,7 +172,7 @@ func (a *authority) mintX509(id spiffeid.ID) (*x509svid.SVID, error) {
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
-	}, a.ca, key.Public(), a.caKey)
+	}, a.active.ca, key.Public(), a.active.caKey)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +188,7 @@ func (a *authority) mintJWT(id spiffeid.ID, audience string) (string, error) {
 	defer a.lock.Unlock()
 	signer, err := jose.NewSigner(jose.SigningKey{
 		Algorithm: jose.ES256,
-		Key:       jose.JSONWebKey{Key: a.jwtKey, KeyID: a.jwtID},
+		Key:       jose.JSONWebKey{Key: a.active.jwtKey, KeyID: a.active.jwtID},
 	}, new(jose.SignerOptions).WithType("JWT"))
 	if err != nil {
 		return "", err

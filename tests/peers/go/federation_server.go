@@ -21,8 +21,8 @@ import (
 // federationServer is a whole trust domain of its own: an authority in memory and its bundle endpoint, served by
 // go-spiffe's federation handler.
 //
-// Commands: `rotate` adds a new X.509 and JWT authority and signs with them from then on; `drop-old` removes all
-// others; `bundle` reports the bundle; `mint PATH DIR` writes svid.pem, key.pem and bundle.pem for the domain's PATH;
+// Commands: `prepare` adds a new X.509 and JWT authority; `activate` signs with them from then on; `drop-old` removes
+// all others; `bundle` reports the bundle; `mint PATH DIR` writes svid.pem, key.pem and bundle.pem for the domain's PATH;
 // `jwt PATH AUDIENCE` mints a JWT-SVID; `sequence N` sets the bundle's sequence number, also backwards.
 func federationServer(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("federation-server", flag.ExitOnError)
@@ -99,10 +99,12 @@ func federationServer(ctx context.Context, args []string) error {
 
 func serverCommand(domain *authority, td spiffeid.TrustDomain, words []string) error {
 	switch {
-	case words[0] == "rotate" && len(words) == 1:
-		if err := domain.rotate(); err != nil {
+	case words[0] == "prepare" && len(words) == 1:
+		if err := domain.prepare(); err != nil {
 			return err
 		}
+	case words[0] == "activate" && len(words) == 1:
+		domain.activate()
 	case words[0] == "drop-old" && len(words) == 1:
 		domain.dropOld()
 	case words[0] == "sequence" && len(words) == 2:

@@ -24,14 +24,14 @@ func partnerBundle(name string) (*types.Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := x509.MarshalPKIXPublicKey(partner.jwtKey.Public())
+	key, err := x509.MarshalPKIXPublicKey(partner.active.jwtKey.Public())
 	if err != nil {
 		return nil, err
 	}
 	return &types.Bundle{
 		TrustDomain:     name,
-		X509Authorities: []*types.X509Certificate{{Asn1: partner.ca.Raw}},
-		JwtAuthorities:  []*types.JWTKey{{KeyId: partner.jwtID, PublicKey: key}},
+		X509Authorities: []*types.X509Certificate{{Asn1: partner.active.ca.Raw}},
+		JwtAuthorities:  []*types.JWTKey{{KeyId: partner.active.jwtID, PublicKey: key}},
 		RefreshHint:     60,
 	}, nil
 }

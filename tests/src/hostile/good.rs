@@ -1,0 +1,94 @@
+//! Partners beyond reproach, whose sequence grows with time.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use serde_json::Value;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    authority::{Keys, WebAuthority},
+    server::{HTTP11, endpoint_url, good_server, relationship, serve},
+    table::Profile,
+};
+
+/// How long each sequence number lasts.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// Several partners in one place. Dropping them closes their endpoints.
+#[derive(Debug)]
+pub struct GoodPartners {
+    partners: Vec<GoodPartner>,
+    begin: Instant,
+}
+
+#[derive(Debug)]
+struct GoodPartner {
+    keys: Arc<Keys>,
+    profile: Profile,
+    url: String,
+    task: JoinHandle<()>,
+}
+
+impl GoodPartners {
+    /// `count` of them, half with each profile, on free ports of loopback.
+    pub async fn start(count: usize, web: &WebAuthority) -> Result<Self> {
+        let begin = Instant::now();
+        let mut partners = Vec::with_capacity(count);
+        for index in 0..count {
+            let profile = if index % 2 == 0 { Profile::HttpsWeb } else { Profile::HttpsSpiffe };
+            let keys = Arc::new(Keys::create(&format!("good-{index}.example"))?);
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let url = endpoint_url(profile, listener.local_addr()?);
+            let acceptor = TlsAcceptor::from(good_server(profile, web, &keys, HTTP11)?);
+            let task = tokio::spawn(accept(listener, acceptor, Arc::clone(&keys), begin));
+            partners.push(GoodPartner { keys, profile, url, task });
+        }
+        Ok(Self { partners, begin })
+    }
+
+    /// The sequence number of every bundle at this moment.
+    pub fn sequence(&self) -> u64 {
+        sequence(self.begin)
+    }
+
+    /// Their trust domains.
+    pub fn trust_domains(&self) -> impl Iterator<Item = &str> {
+        self.partners.iter().map(|partner| partner.keys.trust_domain())
+    }
+
+    /// A gateway's relationships with all of them; bootstrap bundles are written to `dir`.
+    pub fn relationships(&self, web: &WebAuthority, dir: &Path) -> Result<Vec<Value>> {
+        let all = self.partners.iter();
+        all.map(|partner| relationship(partner.profile, &partner.url, web, &partner.keys, dir)).collect()
+    }
+}
+
+impl Drop for GoodPartners {
+    fn drop(&mut self) {
+        for partner in &self.partners {
+            partner.task.abort();
+        }
+    }
+}
+
+fn sequence(begin: Instant) -> u64 {
+    1 + begin.elapsed().as_secs() / TICK.as_secs()
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, keys: Arc<Keys>, begin: Instant) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(answer(stream, acceptor.clone(), Arc::clone(&keys), begin));
+    }
+}
+
+async fn answer(stream: TcpStream, acceptor: TlsAcceptor, keys: Arc<Keys>, begin: Instant) {
+    // A hint of a second asks for the gateway's shortest interval.
+    let document = keys.bundle(sequence(begin), 1).to_string();
+    drop(serve(&acceptor, stream, document.as_bytes()).await);
+}

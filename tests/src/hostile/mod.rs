@@ -1,0 +1,12 @@
+//! Partners that are hostile or broken on every level, each in its own way: [`table`] lists them with the words a
+//! gateway must find for each. Beside them [`good`] ones, which must not notice.
+
+pub mod authority;
+pub mod certificate;
+pub mod connection;
+pub mod document;
+pub mod good;
+pub mod http2;
+pub mod response;
+pub mod server;
+pub mod table;

@@ -1,0 +1,264 @@
+//! The endpoints: a listener a partner, good until it is told to misbehave.
+
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use rustls::ServerConfig;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    authority::{Keys, WebAuthority},
+    connection::Connection,
+    document::{GOOD_HINT, GOOD_SEQUENCE},
+    response::{Exchange, Response},
+    table::{Misbehaviour, Profile, Row},
+};
+
+/// ALPN protocol of HTTP/1.1.
+pub(super) const HTTP11: &[u8] = b"http/1.1";
+
+/// ALPN protocol of HTTP/2.
+const HTTP2: &[u8] = b"h2";
+
+/// Longest request head read.
+const MAX_REQUEST_LINES: usize = 100;
+
+/// A partner of the table. Dropping it closes its endpoint.
+#[derive(Debug)]
+pub struct HostilePartner {
+    /// What it does.
+    pub row: &'static Row,
+    /// Its keys, good ones.
+    pub keys: Arc<Keys>,
+    url: String,
+    misbehaving: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl HostilePartner {
+    /// Listens on a free port of loopback and behaves, for now.
+    pub async fn start(row: &'static Row, web: &WebAuthority) -> Result<Self> {
+        let keys = Arc::new(Keys::create(&row.trust_domain())?);
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let (misbehaving, misbehaves) = watch::channel(false);
+        let mut tasks = Vec::new();
+        let mut stranger = None;
+        if row.misbehaviour == Misbehaviour::Response(Response::RedirectsToStranger) {
+            let (url, task) = start_stranger(row.profile, web).await?;
+            stranger = Some(url);
+            tasks.push(task);
+        }
+        let endpoint = Endpoint {
+            misbehaviour: row.misbehaviour,
+            good: good_server(row.profile, web, &keys, HTTP11)?,
+            bad: bad_server(row, web, &keys)?,
+            document: keys.bundle(GOOD_SEQUENCE, GOOD_HINT).to_string().into_bytes(),
+            bad_document: match row.misbehaviour {
+                Misbehaviour::Document(document) => document.body(&keys)?,
+                _ => Vec::new(),
+            },
+            stranger,
+        };
+        tasks.push(tokio::spawn(accept(listener, Arc::new(endpoint), misbehaves)));
+        let url = match row.misbehaviour {
+            // No label of a name has more than 63 bytes, so no name server is even asked.
+            Misbehaviour::Connection(Connection::HasNoAddress) => format!("https://{}.example/bundle", "x".repeat(64)),
+            _ => endpoint_url(row.profile, address),
+        };
+        Ok(Self { row, keys, url, misbehaving, tasks })
+    }
+
+    /// Its bundle endpoint URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A gateway's relationship with it; a bootstrap bundle is written to `dir`.
+    pub fn relationship(&self, web: &WebAuthority, dir: &Path) -> Result<Value> {
+        relationship(self.row.profile, &self.url, web, &self.keys, dir)
+    }
+
+    /// From now on it misbehaves.
+    pub fn misbehave(&self) {
+        self.misbehaving.send_replace(true);
+    }
+}
+
+impl Drop for HostilePartner {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// URL of an endpoint on loopback: a host name where names are verified, none where they play no part.
+pub(super) fn endpoint_url(profile: Profile, address: SocketAddr) -> String {
+    match profile {
+        Profile::HttpsWeb => format!("https://localhost:{}/bundle", address.port()),
+        Profile::HttpsSpiffe => format!("https://{address}/bundle"),
+    }
+}
+
+/// A TLS server as it should be.
+pub(super) fn good_server(
+    profile: Profile,
+    web: &WebAuthority,
+    keys: &Keys,
+    protocol: &[u8],
+) -> Result<Arc<ServerConfig>> {
+    match profile {
+        Profile::HttpsWeb => web.localhost()?.server(&[protocol]),
+        Profile::HttpsSpiffe => keys.endpoint()?.server(&[protocol]),
+    }
+}
+
+fn bad_server(row: &Row, web: &WebAuthority, keys: &Keys) -> Result<Arc<ServerConfig>> {
+    match row.misbehaviour {
+        Misbehaviour::Certificate(certificate) => certificate.server(row.profile, web, keys),
+        Misbehaviour::Http2(_) => good_server(row.profile, web, keys, HTTP2),
+        _ => good_server(row.profile, web, keys, HTTP11),
+    }
+}
+
+/// A server that answers with a bundle and cannot prove who it is: its URL.
+async fn start_stranger(profile: Profile, web: &WebAuthority) -> Result<(String, JoinHandle<()>)> {
+    let keys = Keys::create("stranger.example")?;
+    let config = match profile {
+        Profile::HttpsWeb => web.certificate(&["elsewhere.example"], |_| {})?.server(&[HTTP11])?,
+        Profile::HttpsSpiffe => keys.endpoint()?.server(&[HTTP11])?,
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = endpoint_url(profile, listener.local_addr()?);
+    let document: Arc<[u8]> = keys.bundle(GOOD_SEQUENCE + 1, GOOD_HINT).to_string().into_bytes().into();
+    let task = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, document) = (TlsAcceptor::from(Arc::clone(&config)), Arc::clone(&document));
+            tokio::spawn(async move { drop(serve(&acceptor, stream, &document).await) });
+        }
+    });
+    Ok((url, task))
+}
+
+struct Endpoint {
+    misbehaviour: Misbehaviour,
+    good: Arc<ServerConfig>,
+    bad: Arc<ServerConfig>,
+    document: Vec<u8>,
+    bad_document: Vec<u8>,
+    stranger: Option<String>,
+}
+
+async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, mut misbehaves: watch::Receiver<bool>) {
+    loop {
+        let bad = *misbehaves.borrow_and_update();
+        if bad && endpoint.misbehaviour == Misbehaviour::Connection(Connection::IsRefused) {
+            return;
+        }
+        let stream = tokio::select! {
+            Ok((stream, _)) = listener.accept() => stream,
+            Ok(()) = misbehaves.changed() => continue,
+            else => return,
+        };
+        let endpoint = Arc::clone(&endpoint);
+        // What goes wrong with one connection is what the test provoked.
+        tokio::spawn(async move {
+            if bad { drop(endpoint.misbehave(stream).await) } else { drop(endpoint.behave(stream).await) }
+        });
+    }
+}
+
+impl Endpoint {
+    async fn behave(&self, stream: TcpStream) -> Result<()> {
+        serve(&TlsAcceptor::from(Arc::clone(&self.good)), stream, &self.document).await
+    }
+
+    async fn misbehave(&self, stream: TcpStream) -> Result<()> {
+        let tls = TlsAcceptor::from(Arc::clone(&self.bad));
+        match self.misbehaviour {
+            Misbehaviour::Connection(connection) => connection.misbehave(stream).await,
+            Misbehaviour::Certificate(_) => serve(&tls, stream, &self.document).await,
+            Misbehaviour::Response(response) => {
+                let mut stream = BufReader::new(tls.accept(stream).await?);
+                while let Some(path) = request(&mut stream).await? {
+                    let exchange = Exchange {
+                        stream: stream.get_mut(),
+                        path: &path,
+                        good: &self.document,
+                        stranger: self.stranger.as_deref(),
+                    };
+                    response.give(exchange).await?;
+                    if response.ends_connection() {
+                        stream.get_mut().shutdown().await?;
+                    }
+                }
+                Ok(())
+            }
+            Misbehaviour::Http2(http2) => http2.misbehave(&mut tls.accept(stream).await?).await,
+            Misbehaviour::Document(document) => {
+                let mut stream = BufReader::new(tls.accept(stream).await?);
+                while request(&mut stream).await?.is_some() {
+                    answer(stream.get_mut(), document.content_type(), &self.bad_document).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Serves one document over a proper connection.
+pub(super) async fn serve(acceptor: &TlsAcceptor, stream: TcpStream, document: &[u8]) -> Result<()> {
+    let mut stream = BufReader::new(acceptor.accept(stream).await?);
+    while request(&mut stream).await?.is_some() {
+        answer(stream.get_mut(), "application/json", document).await?;
+    }
+    Ok(())
+}
+
+async fn answer(stream: &mut TlsStream<TcpStream>, content_type: &str, body: &[u8]) -> Result<()> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat()).await?;
+    stream.flush().await?;
+    Ok(())
+}
+
+/// The path of the next request, `None` at the end of the connection.
+pub(super) async fn request(stream: &mut BufReader<TlsStream<TcpStream>>) -> Result<Option<String>> {
+    let mut path = None;
+    for _ in 0..MAX_REQUEST_LINES {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await? == 0 {
+            return Ok(None);
+        }
+        if line == "\r\n" {
+            return Ok(Some(path.context("a request without request line")?));
+        }
+        path = path.or_else(|| line.split(' ').nth(1).map(str::to_owned));
+    }
+    anyhow::bail!("a request of more than {MAX_REQUEST_LINES} lines")
+}
+
+/// The relationship of a gateway with a partner, in the words of its configuration. The bootstrap bundle is written to
+/// `dir`.
+pub(super) fn relationship(profile: Profile, url: &str, web: &WebAuthority, keys: &Keys, dir: &Path) -> Result<Value> {
+    let mut relationship = json!({"trust_domain": keys.trust_domain(), "url": url, "profile": profile.word()});
+    match profile {
+        Profile::HttpsWeb => relationship["ca_file"] = json!(web.file),
+        Profile::HttpsSpiffe => {
+            let file = dir.join(format!("{}.json", keys.trust_domain()));
+            fs::write(&file, keys.bundle(1, GOOD_HINT).to_string())?;
+            relationship["endpoint_spiffe_id"] = json!(keys.endpoint_id());
+            relationship["bootstrap_bundle_file"] = json!(file);
+        }
+    }
+    Ok(relationship)
+}

@@ -1,0 +1,231 @@
+//! One gateway, every partner of the hostile table at once, and good partners beside them: each bad one shows its own
+//! error and keeps the bundle accepted before, no good one notices, and the gateway stays small and ends when told to.
+
+use std::{collections::HashMap, fs, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use entente_tests::{
+    binary::repository,
+    domain::{Domain, Service},
+    hostile::{
+        authority::WebAuthority,
+        connection::Connection,
+        good::{GoodPartners, TICK},
+        server::HostilePartner,
+        table::{Misbehaviour, Outcome, ROWS, matches},
+    },
+    plan::Plan,
+    wait,
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+/// Good partners beside the bad ones.
+const GOOD_PARTNERS: usize = 24;
+
+/// The gateway's floor, which is the interval of the good partners.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// The most a good partner's bundle may be behind: four intervals.
+const FRESH_WITHIN: Duration = Duration::from_secs(8);
+
+/// How long the good partners are watched while the bad ones misbehave.
+const WATCH: Duration = Duration::from_secs(12);
+
+/// The most memory the gateway may take, in kibibytes. A debug build with 170 relationships idles at a third of it.
+const MOST_MEMORY: u64 = 160 * 1024;
+
+/// The most files and connections it may have open: a connection for each bad partner, and some.
+const MOST_FILES: usize = 2 * ROWS.len() + 100;
+
+/// How long it may take to end.
+const MOST_SHUTDOWN: Duration = Duration::from_secs(3);
+
+/// Every relationship by trust domain, as `relationship list` shows it.
+async fn relationships(domain: &Domain) -> Result<HashMap<String, Value>> {
+    let list = domain.gateway_json(&["relationship", "list"]).await?;
+    let list = list["relationships"].as_array().context("no relationships")?;
+    Ok(list.iter().map(|item| (item["trust_domain"].as_str().unwrap_or_default().to_owned(), item.clone())).collect())
+}
+
+fn has_address(partner: &HostilePartner) -> bool {
+    partner.row.misbehaviour != Misbehaviour::Connection(Connection::HasNoAddress)
+}
+
+/// Waits until every partner that can be reached was fetched: the digests of what is held.
+async fn everything_accepted(
+    domain: &Domain,
+    hostile: &[HostilePartner],
+    good: &GoodPartners,
+) -> Result<HashMap<String, Value>> {
+    wait::until("every bundle was accepted", || async {
+        let now = relationships(domain).await?;
+        let mut names: Vec<String> =
+            hostile.iter().filter(|item| has_address(item)).map(|item| item.row.trust_domain()).collect();
+        names.extend(good.trust_domains().map(str::to_owned));
+        for name in &names {
+            let relationship = now.get(name).with_context(|| format!("no relationship {name}"))?;
+            ensure!(relationship["health"] == "healthy", "{relationship:#}");
+            ensure!(relationship["deliveries"][0]["delivered"] == true, "{relationship:#}");
+        }
+        Ok(now.into_iter().map(|(name, relationship)| (name, relationship["held"]["digest"].clone())).collect())
+    })
+    .await
+}
+
+/// Every partner whose state is not what the table says, with what it shows instead.
+fn unexpected(
+    hostile: &[HostilePartner],
+    held: &HashMap<String, Value>,
+    now: &HashMap<String, Value>,
+) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for partner in hostile {
+        let name = partner.row.trust_domain();
+        let relationship = now.get(&name).with_context(|| format!("no relationship {name}"))?;
+        let same = held.get(&name) == Some(&relationship["held"]["digest"]);
+        let error = relationship["last_error"].as_str();
+        let as_expected = match partner.row.outcome {
+            Outcome::Refused(pattern) => {
+                let health = if has_address(partner) { "degraded" } else { "failing" };
+                same && relationship["health"] == health
+                    && error.is_some_and(|error| matches(pattern, partner.url(), error))
+            }
+            Outcome::Accepted => {
+                !same && relationship["health"] == "healthy" && relationship["deliveries"][0]["delivered"] == true
+            }
+        };
+        if !as_expected {
+            let error = error.map(|error| error.replace(partner.url(), "<url>"));
+            let health = &relationship["health"];
+            wrong.push(format!("{:?}: bundle held: {same}, health: {health}, error: {error:?}", partner.row));
+        }
+    }
+    Ok(wrong)
+}
+
+/// Fails if a good partner's bundle is too old.
+async fn good_ones_are_fresh(domain: &Domain, good: &GoodPartners) -> Result<HashMap<String, Value>> {
+    let served = good.sequence();
+    let now = relationships(domain).await?;
+    for name in good.trust_domains() {
+        let relationship = now.get(name).with_context(|| format!("no relationship {name}"))?;
+        let held = relationship["held"]["sequence"].as_u64().unwrap_or_default();
+        let behind = served.saturating_sub(held) * TICK.as_secs();
+        ensure!(behind <= FRESH_WITHIN.as_secs(), "{name} is {behind} s behind: {relationship:#}");
+        ensure!(relationship["last_error"].is_null(), "{relationship:#}");
+    }
+    Ok(now)
+}
+
+/// Resident memory of the gateway in kibibytes, and how many files it has open.
+fn resources(domain: &Domain) -> Result<(u64, usize)> {
+    let process = format!("/proc/{}", domain.pid(Service::Gateway)?.as_raw_nonzero());
+    let status = fs::read_to_string(format!("{process}/status"))?;
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let memory = memory.trim().trim_end_matches(" kB").parse()?;
+    Ok((memory, fs::read_dir(format!("{process}/fd"))?.count()))
+}
+
+/// What the issuer holds of the partners the gateway has to refuse.
+async fn delivered(domain: &Domain, hostile: &[HostilePartner]) -> Result<HashMap<String, Value>> {
+    let list = domain.issuer_json(&["bundle", "list"]).await?;
+    let bundles = list["bundles"].as_array().context("no bundles")?;
+    let refused: Vec<String> = hostile
+        .iter()
+        .filter(|partner| partner.row.outcome != Outcome::Accepted)
+        .map(|partner| partner.row.trust_domain())
+        .collect();
+    let by_name = bundles.iter().map(|bundle| {
+        let name = bundle["trust_domain"].as_str().unwrap_or_default();
+        (name.trim_start_matches("spiffe://").to_owned(), bundle.clone())
+    });
+    Ok(by_name.filter(|(name, _)| refused.contains(name)).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn none_touches_the_gateway_or_another_partner() -> Result<()> {
+    let mut plan = Plan::new("cloud.example")?;
+    let web = WebAuthority::create(&plan.file("partners-ca.pem"))?;
+    let mut hostile = Vec::new();
+    for row in ROWS {
+        let partner = HostilePartner::start(row, &web).await?;
+        plan.relationship(partner.relationship(&web, &plan.file("."))?);
+        hostile.push(partner);
+    }
+    let good = GoodPartners::start(GOOD_PARTNERS, &web).await?;
+    for relationship in good.relationships(&web, &plan.file("."))? {
+        plan.relationship(relationship);
+    }
+    let refresh = json!({
+        "min_interval": format!("{}s", INTERVAL.as_secs()),
+        "max_interval": "4s",
+        "timeout": "2s",
+        "max_body_bytes": 1 << 20,
+    });
+    let mut domain = Domain::from_plan(plan.gateway("refresh", refresh).gateway("log_level", json!("info")));
+    domain.start_issuer().await?;
+    domain.start_gateway().await?;
+    let held = everything_accepted(&domain, &hostile, &good).await?;
+    let at_issuer = delivered(&domain, &hostile).await?;
+    ensure!(at_issuer.len() > ROWS.len() / 2, "the issuer holds {} bundles", at_issuer.len());
+
+    // From here on, every one of them at once.
+    hostile.iter().for_each(HostilePartner::misbehave);
+    let begin = Instant::now();
+    wait::until_within("each shows its own error", Duration::from_secs(30), || async {
+        let wrong = unexpected(&hostile, &held, &good_ones_are_fresh(&domain, &good).await?)?;
+        ensure!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), hostile.len(), wrong.join("\n"));
+        Ok(())
+    })
+    .await?;
+    while begin.elapsed() < WATCH {
+        let now = good_ones_are_fresh(&domain, &good).await?;
+        let wrong = unexpected(&hostile, &held, &now)?;
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        let (memory, files) = resources(&domain)?;
+        ensure!(memory < MOST_MEMORY, "the gateway takes {memory} KiB");
+        ensure!(files < MOST_FILES, "the gateway has {files} files open");
+        sleep(Duration::from_millis(500)).await;
+    }
+    ensure!(delivered(&domain, &hostile).await? == at_issuer, "a refused bundle reached the issuer");
+
+    // It ends at once although many of them hang, and begins again among them with everything it held.
+    let elapsed = domain.stop_service(Service::Gateway).await?;
+    ensure!(elapsed < MOST_SHUTDOWN, "the gateway took {elapsed:?} to end");
+    domain.start_gateway().await?;
+    let stopped = good.sequence();
+    wait::until_within("the good ones go on", FRESH_WITHIN, || async {
+        let now = good_ones_are_fresh(&domain, &good).await?;
+        let oldest = good.trust_domains().filter_map(|name| now[name]["held"]["sequence"].as_u64()).min();
+        ensure!(oldest > Some(stopped), "{oldest:?} is not after {stopped}");
+        let wrong = unexpected(&hostile, &held, &now)?;
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    })
+    .await?;
+    domain.stop().await
+}
+
+#[test]
+fn every_error_is_explained() -> Result<()> {
+    let document = fs::read_to_string(repository().join("docs/partner-errors.md"))?;
+    for row in ROWS {
+        if let Outcome::Refused(pattern) = row.outcome {
+            ensure!(document.contains(&format!("| `{pattern}` |")), "{row:?} is not in docs/partner-errors.md");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_table_is_large_and_says_nothing_twice() {
+    let mut names: Vec<String> = ROWS.iter().map(|row| row.trust_domain()).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), ROWS.len());
+    assert!(names.len() >= 40);
+    assert!(matches("<url> a … b … c", "https://x", "https://x a 1 b 2 b c"));
+    assert!(!matches("<url> a …; b", "https://x", "https://x a 1; c"));
+    assert!(!matches("a", "", "ab"));
+}
