@@ -12,6 +12,7 @@ use clap::{Arg, ArgAction, Command, Parser};
 
 use crate::failure::FAILED;
 use crate::output::{self, Format};
+use crate::standard_error;
 
 /// Exit status of a missing or unknown top-level command.
 const NO_COMMAND: u8 = 127;
@@ -32,7 +33,7 @@ pub(crate) struct Stop {
 impl Stop {
     /// Prints what is to be said and gives the exit status.
     pub(crate) fn report(self) -> ExitCode {
-        output::to_stderr(&self.stderr);
+        standard_error::to_stderr(&self.stderr);
         match output::to_stdout(&self.stdout) {
             Ok(()) => ExitCode::from(self.status),
             Err(failure) => failure.report(),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use tonic::Code;
 
-use crate::output;
+use crate::standard_error;
 
 /// Exit status of every failure but an unknown top-level command.
 pub(crate) const FAILED: u8 = 1;
@@ -62,10 +62,10 @@ impl Failure {
     /// Tells the user and gives the exit status.
     pub(crate) fn report(self) -> ExitCode {
         if let Some(text) = self.text {
-            output::to_stderr(&format!("{text}\n"));
+            standard_error::to_stderr(&format!("{text}\n"));
         }
         if let Some(remedy) = self.remedy.filter(|_| std::io::stderr().is_terminal()) {
-            output::to_stderr(&format!("{remedy}\n"));
+            standard_error::to_stderr(&format!("{remedy}\n"));
         }
         ExitCode::from(FAILED)
     }

@@ -17,6 +17,7 @@ mod local;
 mod notation;
 mod output;
 mod pem;
+mod standard_error;
 #[cfg(test)]
 mod transcripts;
 

@@ -9,6 +9,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Value;
 
 use crate::failure::{Failure, error_chain};
+use crate::standard_error::to_stderr;
 
 /// How the answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,11 +112,6 @@ pub(crate) fn to_stdout_in_colour(text: &str) -> Result<(), Failure> {
 pub(crate) fn print_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
     let value = serde_json::to_value(answer);
     to_stdout(&value_line(&value.map_err(|error| Failure::new(format!("cannot print the answer as JSON: {error}")))?))
-}
-
-/// Writes to standard error; nothing can be done if that fails.
-pub(crate) fn to_stderr(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Prints one API message in the chosen format.

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use federation_specs::proto::workload::{X509svidRequest, X509svidResponse};
 use service_kit::clock::{Clock as _, SystemClock};
-use service_kit::config::HumanDuration;
 use tokio::time::Instant;
-use tonic::Status;
 
 use super::api_fetch_jwt;
+use super::timeout::{Timeout, limited};
 use super::x509_context::X509Context;
 use crate::connect::{self, AgentSocket, Api};
 use crate::failure::Failure;
@@ -50,28 +49,6 @@ pub(crate) struct X509 {
     write: Option<String>,
     #[command(flatten)]
     output: OutputArguments,
-}
-
-/// The `-timeout` flag of the API commands.
-#[derive(Debug, Clone, Copy, clap::Args)]
-pub(super) struct Timeout {
-    /// How long the Workload API may take, like 5s
-    #[arg(long, value_name = "DURATION", default_value = "5s")]
-    timeout: HumanDuration,
-}
-
-impl Timeout {
-    /// The work's outcome, or the end of its time.
-    pub(super) async fn limit<T>(self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        limited(self.timeout.get(), work).await
-    }
-}
-
-async fn limited<T>(limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Status::deadline_exceeded("context deadline exceeded").into()),
-    }
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use federation_specs::proto::workload::{JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse};
 use serde_json::Value;
 
-use super::api_fetch::Timeout;
+use super::timeout::Timeout;
 use crate::connect::{self, AgentSocket};
 use crate::failure::Failure;
 use crate::output::{self, Format};

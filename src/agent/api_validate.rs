@@ -3,7 +3,7 @@
 use federation_specs::proto::workload::{ValidateJwtsvidRequest, ValidateJwtsvidResponse};
 use tonic::Code;
 
-use super::api_fetch::Timeout;
+use super::timeout::Timeout;
 use crate::connect::{self, AgentSocket};
 use crate::failure::Failure;
 use crate::output::{self, Format, OutputArguments};

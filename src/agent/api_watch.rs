@@ -12,6 +12,7 @@ use super::x509_context::X509Context;
 use crate::connect::{self, AgentSocket};
 use crate::failure::{Failure, status_text};
 use crate::output;
+use crate::standard_error;
 
 /// Waits between tries while the agent does not answer.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -30,7 +31,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Failure> {
             outcome.map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
             // The watcher and the command end with the same words.
             let canceled = status_text(&Status::cancelled("context canceled"));
-            output::to_stderr(&format!("{canceled}\n"));
+            standard_error::to_stderr(&format!("{canceled}\n"));
             Err(Failure::new(canceled))
         }
     }
@@ -42,7 +43,7 @@ async fn watch(arguments: &Arguments) -> Result<(), Failure> {
     loop {
         match follow(arguments, &mut backoff).await {
             Ended::For(failure) => return Err(failure),
-            Ended::ForNow(reason) => output::to_stderr(&format!("{reason}\n")),
+            Ended::ForNow(reason) => standard_error::to_stderr(&format!("{reason}\n")),
         }
         tokio::time::sleep(backoff.next()).await;
     }
@@ -80,7 +81,7 @@ async fn follow(arguments: &Arguments, backoff: &mut Backoff) -> Ended {
                     return Ended::For(failure);
                 }
             }
-            Err(failure) => output::to_stderr(&format!("{}\n", failure.into_text())),
+            Err(failure) => standard_error::to_stderr(&format!("{}\n", failure.into_text())),
         }
         asked = Instant::now();
     }

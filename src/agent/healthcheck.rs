@@ -5,7 +5,8 @@ use federation_specs::proto::health::{HealthCheckRequest, health_check_response:
 use crate::connect::{self, AgentSocket};
 use crate::failure::{Failure, status_text};
 use crate::notation::quote;
-use crate::output::{to_stderr, to_stdout};
+use crate::output::to_stdout;
+use crate::standard_error::to_stderr;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

@@ -7,6 +7,7 @@ mod debug;
 mod healthcheck;
 mod logger;
 mod run;
+mod timeout;
 mod validate;
 mod x509_context;
 

@@ -76,7 +76,9 @@ pub(crate) fn print(domain: &Domain, no_agent: bool, no_gateway: bool) -> Result
     if no_gateway {
         anstream::println!("The gateway is yours to start; its own entries and listeners are not up.");
     } else {
-        anstream::println!("Another `entente dev` federates with this one by these two commands, in a shell of the other:\n");
+        anstream::println!(
+            "Another `entente dev` federates with this one by these two commands, in a shell of the other:\n"
+        );
         anstream::println!(
             "  {program} issuer federation create -trustDomain {name} -bundleEndpointURL {} \\\n    \
              -bundleEndpointProfile https_spiffe -endpointSpiffeID {} \\\n    \

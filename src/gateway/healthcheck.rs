@@ -5,7 +5,8 @@ use gateway::api::HealthReport;
 use super::client::Client;
 use crate::connect::GatewaySocket;
 use crate::failure::Failure;
-use crate::output::{self, Format, OutputArguments, to_stderr, to_stdout};
+use crate::output::{self, Format, OutputArguments, to_stdout};
+use crate::standard_error::to_stderr;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

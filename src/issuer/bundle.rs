@@ -18,6 +18,7 @@ use crate::input;
 use crate::notation::{counted, quote};
 use crate::output::{self, Format, OutputArguments, Report};
 use crate::pem;
+use crate::standard_error;
 
 const BUNDLE: &str = "spire.api.types.Bundle";
 const PACKAGE: &str = "spire.api.server.bundle.v1";
@@ -231,7 +232,7 @@ pub(super) fn parse(trust_domain: &TrustDomain, encoding: Encoding, bytes: &[u8]
         Encoding::Spiffe => {
             let parsed = bundle_json::parse(trust_domain, bytes).map_err(|error| unable(error_chain(&error)))?;
             for skipped in &parsed.skipped {
-                output::to_stderr(&format!("Warning: not used of the bundle of {trust_domain}: {skipped}\n"));
+                standard_error::to_stderr(&format!("Warning: not used of the bundle of {trust_domain}: {skipped}\n"));
             }
             Ok(parsed.bundle)
         }

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::identifiers;
 use crate::notation;
 use crate::output::{self, OutputArguments};
+use crate::standard_error;
 
 const RESPONSE: &str = "spire.api.server.svid.v1.MintJWTSVIDResponse";
 /// Tokens are secrets.
@@ -63,7 +64,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     let response = response.map_err(|status| Failure::from(status).context("unable to mint SVID"))?.into_inner();
     let svid = response.svid.clone().ok_or_else(|| Failure::new("the issuer's answer holds no SVID"))?;
     if let Some(line) = capped("JWT-SVID", ttl, asked_at, svid.expires_at) {
-        output::to_stderr(&line);
+        standard_error::to_stderr(&line);
     }
     match arguments.write.as_deref().filter(|path| !path.is_empty()) {
         Some(path) => {

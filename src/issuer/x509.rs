@@ -18,6 +18,7 @@ use crate::connect::{self, IssuerSocket};
 use crate::failure::Failure;
 use crate::output::{self, Format, OutputArguments};
 use crate::pem;
+use crate::standard_error;
 
 const PUBLIC_MODE: u32 = 0o644;
 const PRIVATE_MODE: u32 = 0o600;
@@ -75,7 +76,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     let bundle = connect::bundles(&api).get_bundle(GetBundleRequest { output_mask: None }).await;
     let bundle = bundle.map_err(|status| Failure::from(status).context("unable to get bundle"))?.into_inner();
     if let Some(line) = capped("X509-SVID", ttl, asked_at, svid.expires_at) {
-        output::to_stderr(&line);
+        standard_error::to_stderr(&line);
     }
     let roots = bundle.x509_authorities.into_iter().map(|authority| authority.asn1).collect();
     let minted = Minted { chain: svid.cert_chain, key, roots };
