@@ -72,8 +72,8 @@ impl LogLevel {
             }
         }
         if self == Self::Debug {
-            // Frame-by-frame output of the transport drowns everything else.
-            for library in ["h2", "hyper_util", "rustls"] {
+            // Frames of the transport and every statement of the database drown everything else.
+            for library in ["h2", "hyper_util", "rustls", "sqlx", "tower"] {
                 if let Ok(directive) = format!("{library}=info").parse() {
                     filter = filter.add_directive(directive);
                 }

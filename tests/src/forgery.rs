@@ -38,12 +38,23 @@ impl Root {
 
     /// An X509-SVID for any SPIFFE ID, whichever its trust domain: `svid.pem` and `key.pem` in `dir`.
     pub fn sign_leaf(&self, dir: &Path, spiffe_id: &str) -> Result<(PathBuf, PathBuf)> {
+        self.sign_leaf_with(dir, spiffe_id, |_| ())
+    }
+
+    /// The same with parameters `change` may spoil.
+    pub fn sign_leaf_with(
+        &self,
+        dir: &Path,
+        spiffe_id: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<(PathBuf, PathBuf)> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(spiffe_id)?)];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
+        change(&mut params);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let (certificate_file, key_file) = (dir.join("svid.pem"), dir.join("key.pem"));

@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use rustls::{
-    ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion,
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, ServerConfig, SignatureScheme, SupportedProtocolVersion,
     client::WantsClientCert,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
@@ -15,12 +15,25 @@ use rustls::{
 /// refuses the connection is the server.
 pub fn gullible_client(chain: &Path, key: &Path) -> Result<ClientConfig> {
     crate::install_crypto();
-    let chain = CertificateDer::pem_slice_iter(&fs::read(chain)?).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(&fs::read(key)?)?;
+    let (chain, key) = read(chain, key)?;
     gullible().with_client_auth_cert(chain, key).context("certificate and key do not fit")
 }
 
-/// The same without a certificate.
+/// A server that shows the certificate chain and key of two PEM files and asks for none.
+pub fn server(chain: &Path, key: &Path) -> Result<ServerConfig> {
+    crate::install_crypto();
+    let (chain, key) = read(chain, key)?;
+    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+fn read(chain: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let chain = CertificateDer::pem_slice_iter(&fs::read(chain)?).collect::<Result<Vec<_>, _>>()?;
+    Ok((chain, PrivateKeyDer::from_pem_slice(&fs::read(key)?)?))
+}
+
+/// The same client without a certificate.
 pub fn gullible_client_without_certificate() -> ClientConfig {
     crate::install_crypto();
     gullible().with_no_client_auth()

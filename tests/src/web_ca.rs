@@ -26,6 +26,11 @@ pub struct WebCa {
 impl WebCa {
     /// Makes both and writes them to `dir`.
     pub fn create(dir: &Path) -> Result<Self> {
+        Self::create_with(dir, |_| ())
+    }
+
+    /// The same with a serving certificate whose parameters `change` may spoil.
+    pub fn create_with(dir: &Path, change: impl FnOnce(&mut CertificateParams)) -> Result<Self> {
         let mut authority = CertificateParams::new(Vec::new())?;
         authority.distinguished_name.push(DnType::CommonName, "Entente test web CA");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -38,6 +43,7 @@ impl WebCa {
         leaf.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         leaf.use_authority_key_identifier_extension = true;
+        change(&mut leaf);
         let leaf_key = KeyPair::generate()?;
         let leaf_certificate = leaf.signed_by(&leaf_key, &Issuer::from_params(&authority, &authority_key))?;
 

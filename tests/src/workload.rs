@@ -91,7 +91,12 @@ pub struct Greeter {
 impl Greeter {
     /// Starts on a free port of loopback.
     pub async fn start(config: ServerConfig) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_on(0, config).await
+    }
+
+    /// Starts on a port of loopback.
+    pub async fn start_on(port: u16, config: ServerConfig) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let address = listener.local_addr()?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let task = tokio::spawn(async move {

@@ -7,8 +7,10 @@ use entente_tests::{
     cli::{self, Answer},
     documented::documented,
     domain::{Domain, Service},
+    forgery::Root,
     plan::Plan,
-    wait,
+    tls, wait,
+    workload::Greeter,
 };
 use serde_json::{Value, json};
 
@@ -212,6 +214,22 @@ async fn an_issuer_of_an_unknown_authority() -> Result<()> {
     domain.launch(Service::Agent, &arguments)?;
     domain.ready(Service::Agent).await?;
     stranger.stop().await?;
+    domain.stop().await
+}
+
+/// What a clock that is behind sees: an issuer whose certificate begins in the future.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_whose_certificate_is_not_valid_yet() -> Result<()> {
+    let plan = Plan::new("cloud.example")?;
+    let root = Root::create(&plan.file("."))?;
+    fs::copy(&root.certificate, plan.file("bundle.pem"))?;
+    let (chain, key) = root.sign_leaf_with(&plan.file("."), "spiffe://cloud.example/spire/server", |leaf| {
+        leaf.not_before = rcgen::date_time_ymd(2100, 1, 1);
+        leaf.not_after = rcgen::date_time_ymd(2101, 1, 1);
+    })?;
+    let _server = Greeter::start_on(plan.ports().issuer, tls::server(&chain, &key)?).await?;
+    let domain = Domain::from_plan(plan);
+    run(&domain, Service::Agent, &["-joinToken", "x"]).await?.refused(&[documented("is before the start of the issuer's certificate")?])?;
     domain.stop().await
 }
 

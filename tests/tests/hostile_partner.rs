@@ -155,6 +155,29 @@ async fn keys_of_the_future_are_passed_over() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_not_valid_now() -> Result<()> {
+    for (from, until, text) in [(2100, 2101, documented("not valid yet")?), (2000, 2001, documented("expired")?)] {
+        let mut plan = Plan::new("cloud.example")?;
+        let folder = tempfile::tempdir()?;
+        let web = entente_tests::web_ca::WebCa::create_with(folder.path(), |leaf| {
+            leaf.not_before = rcgen::date_time_ymd(from, 1, 1);
+            leaf.not_after = rcgen::date_time_ymd(until, 1, 1);
+        })?;
+        let partner = Partner::start(&web, Behaviour::Serve("{\"keys\":[]}".to_owned())).await?;
+        plan.relationship(json!({
+            "trust_domain": "partner.example", "url": partner.url(), "profile": "https_web", "ca_file": web.ca,
+        }));
+        let mut domain = Domain::from_plan(plan);
+        domain.start_all().await?;
+        let refresh = domain.gateway_cli(&["relationship", "refresh", "partner.example"]).await?;
+        refresh.refused(&[documented("was not trusted")?, text])?;
+        ensure!(partner.requests() == 0, "a request was sent");
+        domain.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_untrusted_or_wrong_endpoint() -> Result<()> {
     let scene = Scene::start().await?;
     // Another web CA than the one configured for the relationship.
