@@ -139,9 +139,7 @@ impl OwnIdentity {
     async fn resume(&self, data: &AgentData) -> Result<(), IdentityError> {
         let now = self.clock.now();
         let facts = ChainFacts::read(&data.chain)?;
-        if now < facts.not_before {
-            return Err(SvidError::ClockBehind { now, not_before: facts.not_before }.into());
-        }
+        facts.check_start(now)?;
         let held = self.keys.list().await?;
         let slot = KEY_SLOTS
             .into_iter()
@@ -276,7 +274,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::testing::authority::Authority;
+    use crate::testing::authority::{Authority, START};
 
     struct Setup {
         folder: tempfile::TempDir,
@@ -286,7 +284,7 @@ mod tests {
 
     impl Setup {
         fn new() -> Self {
-            let clock = ManualClock::new(OffsetDateTime::now_utc());
+            let clock = ManualClock::new(START);
             Self { folder: tempfile::tempdir().unwrap(), clock, authority: Authority::new("cloud.example") }
         }
 

@@ -4,10 +4,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use federation_specs::{certificate::Certificate, id::SpiffeId, x509_svid};
 use service_kit::keys::PrivateKey;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::entry::Entry;
 use crate::rotation;
+
+/// How far this machine's clock may be behind the issuer's before its certificates are refused, on top of the ten seconds
+/// by which the issuer dates them back.
+pub const CLOCK_LEEWAY: Duration = Duration::MINUTE;
 
 /// Certificates accepted in one chain.
 pub const MAX_CHAIN: usize = 16;
@@ -96,6 +100,17 @@ impl ChainFacts {
         Ok(Self { id, not_before: leaf.not_before(), not_after: leaf.not_after(), public_key, authority_key_ids })
     }
 
+    /// Checks that the clock has reached the leaf's start, give or take [`CLOCK_LEEWAY`].
+    ///
+    /// # Errors
+    /// [`SvidError::ClockBehind`].
+    pub fn check_start(&self, now: OffsetDateTime) -> Result<(), SvidError> {
+        if now + CLOCK_LEEWAY < self.not_before {
+            return Err(SvidError::ClockBehind { now, not_before: self.not_before });
+        }
+        Ok(())
+    }
+
     /// Checks the leaf against what was asked for and against the clock.
     ///
     /// # Errors
@@ -109,9 +124,7 @@ impl ChainFacts {
         if self.public_key != public_key {
             return Err(SvidError::OtherKey);
         }
-        if now < self.not_before {
-            return Err(SvidError::ClockBehind { now, not_before: self.not_before });
-        }
+        self.check_start(now)?;
         if now >= self.not_after {
             return Err(SvidError::ClockAhead { now, not_after: self.not_after });
         }

@@ -4,7 +4,7 @@ use service_kit::clock::{Clock, ManualClock};
 use time::Duration;
 
 use super::{entry::tests::entry, plan::Plan, *};
-use crate::testing::authority::Authority;
+use crate::testing::authority::{Authority, START};
 
 struct Setup {
     clock: ManualClock,
@@ -13,7 +13,7 @@ struct Setup {
 }
 
 fn setup() -> Setup {
-    let clock = ManualClock::new(OffsetDateTime::now_utc());
+    let clock = ManualClock::new(START);
     let cache = Cache::new(TrustDomain::parse("cloud.example").unwrap(), Arc::new(clock.clone()));
     Setup { clock, authority: Authority::new("cloud.example"), cache }
 }
@@ -170,8 +170,7 @@ async fn subscribing_and_updating_at_once_loses_no_change() {
 #[tokio::test]
 async fn the_plan_prefers_who_waits_then_who_was_here_last() {
     let setup = setup();
-    let entries: Vec<Entry> =
-        ["a", "b", "c", "d", "e"].iter().map(|id| entry(id, id, &[&format!("u:{id}")])).collect();
+    let entries: Vec<Entry> = ["a", "b", "c", "d", "e"].iter().map(|id| entry(id, id, &[&format!("u:{id}")])).collect();
     setup.synced(entries).await;
     let following = setup.cache.subscribe(&selectors(&["u:e"]));
     let plan = setup.plan(3);

@@ -112,7 +112,7 @@ impl View {
             let usable = |svid: &&Arc<X509Svid>| svid.is_valid_at(now) && svid.facts.id == entry.spiffe_id;
             match slot.and_then(|slot| slot.held.as_ref()).filter(usable) {
                 Some(svid) => signed.push((Arc::clone(entry), Arc::clone(svid))),
-                None => waiting |= !slot.is_some_and(|slot| slot.failure.is_some()),
+                None => waiting |= slot.is_none_or(|slot| slot.failure.is_none()),
             }
         }
         let valid_until =

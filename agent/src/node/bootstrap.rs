@@ -216,7 +216,10 @@ mod tests {
     use time::Duration;
 
     use super::*;
-    use crate::{saved, testing::authority::Authority};
+    use crate::{
+        saved,
+        testing::authority::{Authority, START},
+    };
 
     struct Setup {
         folder: tempfile::TempDir,
@@ -226,7 +229,7 @@ mod tests {
     }
 
     fn setup() -> Setup {
-        let manual = ManualClock::new(OffsetDateTime::now_utc());
+        let manual = ManualClock::new(START);
         Setup {
             folder: tempfile::tempdir().unwrap(),
             authority: Authority::new("cloud.example"),

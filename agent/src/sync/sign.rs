@@ -240,20 +240,20 @@ async fn prepare(entries: &[Arc<Entry>], key_type: KeyType) -> (Vec<Prepared>, V
         for made in task.await.unwrap_or_default() {
             match made {
                 Ok(made) => prepared.push(made),
-                Err(outcome) => failed.push(outcome),
+                Err((entry, reason)) => failed.push((entry, Err(reason))),
             }
         }
     }
     (prepared, failed)
 }
 
-fn prepare_one(entry: Arc<Entry>, key_type: KeyType) -> Result<Prepared, Outcome> {
-    let key = match PrivateKey::generate(key_type) {
-        Ok(key) => key,
-        Err(error) => return Err((entry, Err(error.to_string()))),
-    };
-    match csr::create(&key, CsrSubject::default(), Some(&entry.spiffe_id), &[]) {
-        Ok(csr) => Ok(Prepared { entry, key, csr }),
-        Err(error) => Err((entry, Err(error.to_string()))),
+fn prepare_one(entry: Arc<Entry>, key_type: KeyType) -> Result<Prepared, (Arc<Entry>, String)> {
+    let made = PrivateKey::generate(key_type).map_err(|error| error.to_string()).and_then(|key| {
+        let csr = csr::create(&key, CsrSubject::default(), Some(&entry.spiffe_id), &[]);
+        csr.map(|csr| (key, csr)).map_err(|error| error.to_string())
+    });
+    match made {
+        Ok((key, csr)) => Ok(Prepared { entry, key, csr }),
+        Err(reason) => Err((entry, reason)),
     }
 }

@@ -87,7 +87,7 @@ impl Node {
     /// A new connection to the Workload API, once the socket is there.
     pub(crate) async fn workload(&self) -> Workload {
         let socket = self.file("public/api.sock");
-        until("the socket", async || socket.exists()).await;
+        until("the socket", async || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
         Workload { client: SpiffeWorkloadApiClient::new(connect::unix_channel(&socket)) }
     }
 

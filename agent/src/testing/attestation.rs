@@ -142,7 +142,10 @@ async fn a_clock_before_the_certificates_start_is_named() {
     assert!(error.contains("the system clock (") && error.contains("is before the start of the issuer's"), "{error}");
     issuer.clock.set(issuer.clock.now() - time::Duration::days(1000));
     let error = node.start().ended().await.unwrap_err();
-    assert!(error.contains("the system clock (") && error.contains("is before the start of the trust bundle"), "{error}");
+    assert!(
+        error.contains("the system clock (") && error.contains("is before the start of the trust bundle"),
+        "{error}"
+    );
     assert_eq!(issuer.calls("AttestAgent"), 0);
 }
 

@@ -7,13 +7,16 @@ use federation_specs::{
     public_key::PublicKey,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SubjectPublicKeyInfo,
 };
 use service_kit::keys::{KeyType, PrivateKey, SigningAlgorithm};
-use time::{Duration, OffsetDateTime};
+use time::{Duration, OffsetDateTime, macros::datetime};
 
 use crate::cache::{entry::Entry, svid::X509Svid};
+
+/// When the clocks of the tests start.
+pub(crate) const START: OffsetDateTime = datetime!(2026-01-15 12:00 UTC);
 
 /// A self-signed CA with one JWT key.
 pub(crate) struct Authority {
@@ -25,10 +28,9 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// A CA valid from a year ago to a year ahead of the system clock's time.
+    /// A CA valid from a year before [`START`] to a year after.
     pub(crate) fn new(trust_domain: &str) -> Self {
-        let now = OffsetDateTime::now_utc();
-        Self::valid(trust_domain, now - Duration::days(365), now + Duration::days(365))
+        Self::valid(trust_domain, START - Duration::days(365), START + Duration::days(365))
     }
 
     /// A CA with the given validity.

@@ -147,7 +147,10 @@ async fn x509_svids_rotate_before_they_expire() {
         let (message, again) = next_after(&node, Duration::from_secs(2), stream).await;
         let message = message.unwrap();
         let elapsed = issuer.clock.now() - before;
-        assert!(elapsed > time::Duration::minutes(4) && elapsed < time::Duration::minutes(7), "rotated after {elapsed}");
+        assert!(
+            elapsed > time::Duration::minutes(4) && elapsed < time::Duration::minutes(7),
+            "rotated after {elapsed}"
+        );
         assert_ne!(message.svids[0].x509_svid, last.svids[0].x509_svid);
         assert_ne!(message.svids[0].x509_svid_key, last.svids[0].x509_svid_key);
         (last, stream) = (message, again);

@@ -30,12 +30,12 @@ use service_kit::{
     lifecycle::Shutdown,
     tls::{BundleCell, ClientAuth, PeerPolicy, SvidCell, X509Identity},
 };
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming, service::Routes};
 
-use super::authority::Authority;
+use super::authority::{Authority, START};
 
 const TRUST_DOMAIN: &str = "cloud.example";
 
@@ -88,13 +88,13 @@ pub(crate) struct FakeIssuer {
 struct Shared(Arc<Mutex<State>>);
 
 impl FakeIssuer {
-    /// An issuer of `cloud.example` on a free port, whose time is the system's at first.
+    /// An issuer of `cloud.example` on a free port.
     pub(crate) async fn start() -> Self {
         Self::with_authority(Authority::new(TRUST_DOMAIN)).await
     }
 
     pub(crate) async fn with_authority(authority: Authority) -> Self {
-        let clock = ManualClock::new(OffsetDateTime::now_utc());
+        let clock = ManualClock::new(START);
         let state = State {
             authority: Arc::new(authority),
             own_bundle: None,
@@ -139,12 +139,23 @@ impl FakeIssuer {
             .add_service(EntryServer::new(self.shared.clone()))
             .add_service(SvidServer::new(self.shared.clone()))
             .prepare();
-        let listener = TcpListener::bind(self.address).await.unwrap();
+        let listener = self.listener().await;
         self.shutdown = Shutdown::new();
         let shutdown = self.shutdown.clone();
         self.server = Some(tokio::spawn(async move {
             serve_tls(listener, tls, routes, clock, shutdown).await.unwrap();
         }));
+    }
+
+    /// The listener on its address, once the former one is gone.
+    async fn listener(&self) -> TcpListener {
+        for _ in 0..500 {
+            match TcpListener::bind(self.address).await {
+                Ok(listener) => return listener,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
+        }
+        panic!("{} stays in use", self.address);
     }
 
     /// Stops answering; connections break.
@@ -277,7 +288,11 @@ impl Shared {
         self.0.lock().unwrap()
     }
 
-    async fn attest(&self, mut requests: Streaming<agent::AttestAgentRequest>, answers: &Answers) -> Result<(), Status> {
+    async fn attest(
+        &self,
+        mut requests: Streaming<agent::AttestAgentRequest>,
+        answers: &Answers,
+    ) -> Result<(), Status> {
         let Some(attest_agent_request::Step::Params(params)) = requests.message().await?.and_then(|first| first.step)
         else {
             return Err(Status::invalid_argument("malformed param: missing params"));

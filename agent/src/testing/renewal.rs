@@ -58,7 +58,8 @@ async fn a_reattestable_agent_attests_again() {
     let issuer = FakeIssuer::start().await;
     let node = x509pop_node(&issuer);
     let agent = serving(&issuer, &node).await;
-    node.advance_by_until(Duration::from_secs(5), "another attestation", async || issuer.calls("AttestAgent") == 2).await;
+    node.advance_by_until(Duration::from_secs(5), "another attestation", async || issuer.calls("AttestAgent") == 2)
+        .await;
     let calls = issuer.calls("SyncAuthorizedEntries");
     node.advance_until("calls under the new SVID", async || issuer.calls("SyncAuthorizedEntries") > calls + 1).await;
     issuer.evict();

@@ -9,9 +9,7 @@ use federation_specs::{
     proto::{
         agent::{
             debug::{GetInfoRequest, debug_client::DebugClient},
-            logger::{
-                GetLoggerRequest, ResetLogLevelRequest, SetLogLevelRequest, logger_client::LoggerClient,
-            },
+            logger::{GetLoggerRequest, ResetLogLevelRequest, SetLogLevelRequest, logger_client::LoggerClient},
         },
         health::{HealthCheckRequest, HealthListRequest, health_client::HealthClient},
         types::LogLevel,
@@ -22,11 +20,7 @@ use prost_types::value::Kind;
 use serde_json::{Value, json};
 use service_kit::{clock::Clock, lifecycle};
 use tonic::{
-    Code, Request, Status,
-    client::Grpc,
-    codegen::http::uri::PathAndQuery,
-    metadata::MetadataValue,
-    transport::Channel,
+    Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, metadata::MetadataValue, transport::Channel,
 };
 use tonic_prost::ProstCodec;
 
