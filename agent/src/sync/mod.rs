@@ -96,8 +96,11 @@ impl Problems {
         self.0.insert(subject.to_string(), problem);
     }
 
+    /// Logs the end of a problem, if there was one.
     fn solved(&mut self, subject: &str) {
-        self.0.remove(subject);
+        if self.0.remove(subject).is_some() {
+            tracing::info!(subject, "synchronised again");
+        }
     }
 }
 
@@ -173,6 +176,14 @@ impl Synchroniser {
 
         if failures.is_empty() {
             problems.solved("issuer");
+            if !before.synced {
+                let now = self.cache.snapshot();
+                tracing::info!(
+                    entries = now.entries.len(),
+                    bundles = now.bundles.len(),
+                    "synchronised with the issuer"
+                );
+            }
             self.last_success.store(now.unix_timestamp(), Ordering::Relaxed);
             self.latch.ready();
             self.signer.notify_one();
