@@ -229,7 +229,9 @@ async fn an_issuer_whose_certificate_is_not_valid_yet() -> Result<()> {
     })?;
     let _server = Greeter::start_on(plan.ports().issuer, tls::server(&chain, &key)?).await?;
     let domain = Domain::from_plan(plan);
-    run(&domain, Service::Agent, &["-joinToken", "x"]).await?.refused(&[documented("is before the start of the issuer's certificate")?])?;
+    run(&domain, Service::Agent, &["-joinToken", "x"])
+        .await?
+        .refused(&[documented("is before the start of the issuer's certificate")?])?;
     domain.stop().await
 }
 
