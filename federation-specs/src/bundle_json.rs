@@ -25,6 +25,8 @@ pub const MAX_BUNDLE_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_KEYS: usize = 4096;
 /// Deepest nesting of arrays and objects.
 pub const MAX_DEPTH: usize = 16;
+/// Bytes shown of a document that is something else.
+const BEGINNING_BYTES: usize = 40;
 
 /// Why a document is not a bundle. Nothing of the document is used then.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,15 @@ pub enum BundleJsonError {
     /// More than [`MAX_BUNDLE_BYTES`].
     #[error("bundle is longer than {MAX_BUNDLE_BYTES} bytes")]
     TooLong,
+    /// Nothing at all.
+    #[error("bundle is empty")]
+    Empty,
+    /// Something other than a JSON object: a web page, PEM, compressed bytes.
+    #[error("bundle is not acceptable JSON: it begins with `{beginning}` instead of an object")]
+    NotAnObject {
+        /// The first bytes, those that are no printable ASCII escaped.
+        beginning: String,
+    },
     /// Not JSON, a member name twice, or nested deeper than [`MAX_DEPTH`].
     #[error("bundle is not acceptable JSON: {0}")]
     Json(#[source] serde_json::Error),
@@ -143,6 +154,14 @@ impl fmt::Display for SkippedKey {
 pub fn parse(trust_domain: &TrustDomain, bytes: &[u8]) -> Result<ParsedBundle, BundleJsonError> {
     if bytes.len() > MAX_BUNDLE_BYTES {
         return Err(BundleJsonError::TooLong);
+    }
+    match bytes.trim_ascii_start() {
+        [] => return Err(BundleJsonError::Empty),
+        [b'{', ..] => {}
+        [..] => {
+            let beginning = bytes.get(..BEGINNING_BYTES).unwrap_or(bytes).escape_ascii().to_string();
+            return Err(BundleJsonError::NotAnObject { beginning });
+        }
     }
     let document = strict_json::object_from_slice(bytes, MAX_DEPTH).map_err(BundleJsonError::Json)?;
     let keys = match document.get("keys") {

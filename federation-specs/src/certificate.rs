@@ -222,6 +222,14 @@ impl Certificate {
         self.fields.basic_constraints.is_some_and(|constraints| constraints.ca)
     }
 
+    /// Whether this may sign certificates: it has the CA flag (a certificate
+    /// older than version 3 cannot) and, if it says anything about key usage,
+    /// keyCertSign.
+    pub fn may_sign_certificates(&self) -> bool {
+        let flag = if self.is_version3() { self.is_ca() } else { self.basic_constraints().is_none() };
+        flag && self.key_usage().is_none_or(|usage| usage.contains(KeyUsage::KEY_CERT_SIGN))
+    }
+
     /// The keyUsage extension, if present.
     pub fn key_usage(&self) -> Option<KeyUsage> {
         self.fields.key_usage

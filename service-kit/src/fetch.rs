@@ -1,6 +1,8 @@
 //! Bounded HTTPS GET: deadline, body cap, redirect rules, conditional requests.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+mod explain;
+
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,6 +11,7 @@ use rustls::ClientConfig;
 use url::Url;
 
 use crate::{clock::SharedClock, tls};
+use explain::explain;
 
 /// Redirects followed in one fetch. None is remembered.
 pub const MAX_REDIRECTS: usize = 5;
@@ -87,8 +90,16 @@ pub enum FetchError {
         /// Why not.
         reason: String,
     },
+    /// What answers does not complete a TLS handshake.
+    #[error("the TLS handshake with {url} failed: {reason}; check the host name and the port, or ask its operator")]
+    Handshake {
+        /// The URL.
+        url: String,
+        /// What the server did.
+        reason: String,
+    },
     /// Any other failure on the way.
-    #[error("fetching {url} failed: {reason}")]
+    #[error("fetching {url} failed: {reason}; ask its operator to look at it")]
     Transport {
         /// The URL.
         url: String,
@@ -119,6 +130,15 @@ pub enum FetchError {
         /// The status.
         status: StatusCode,
     },
+    /// A failure at the end of redirects.
+    #[error("{url} redirects: {error}")]
+    Redirected {
+        /// The URL asked first.
+        url: String,
+        /// What failed.
+        #[source]
+        error: Box<FetchError>,
+    },
     /// More bytes than allowed.
     #[error("{url} sent more than {limit} bytes, the most accepted; is it the right URL?")]
     TooLarge {
@@ -146,6 +166,12 @@ pub struct Fetcher {
     client: Client,
     clock: SharedClock,
     limits: FetchLimits,
+}
+
+/// What one request brought.
+enum Answer {
+    Outcome(FetchOutcome),
+    Redirect(Url),
 }
 
 impl fmt::Debug for Fetcher {
@@ -192,25 +218,37 @@ impl Fetcher {
 
     async fn follow(&self, first: &Url, etag: Option<&str>) -> Result<FetchOutcome, FetchError> {
         let mut url = first.clone();
-        for _ in 0..=MAX_REDIRECTS {
-            let mut request = self.client.get(url.clone()).header(header::ACCEPT, "application/json, */*;q=0.1");
-            if let Some(value) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
-                request = request.header(header::IF_NONE_MATCH, value);
-            }
-            let response = request.send().await.map_err(|error| explain(&url, &error))?;
-            let status = response.status();
-            match status {
-                StatusCode::NOT_MODIFIED if etag.is_some() => return Ok(FetchOutcome::NotModified),
-                StatusCode::MOVED_PERMANENTLY
-                | StatusCode::FOUND
-                | StatusCode::SEE_OTHER
-                | StatusCode::TEMPORARY_REDIRECT
-                | StatusCode::PERMANENT_REDIRECT => url = redirect_target(&url, response.headers())?,
-                StatusCode::OK => return self.body(url, response).await,
-                _ => return Err(FetchError::Status { url: url.to_string(), status }),
+        for redirects in 0..=MAX_REDIRECTS {
+            match self.ask(url, etag).await {
+                Ok(Answer::Outcome(outcome)) => return Ok(outcome),
+                Ok(Answer::Redirect(target)) => url = target,
+                Err(error) if redirects == 0 => return Err(error),
+                Err(error) => {
+                    return Err(FetchError::Redirected { url: first.to_string(), error: Box::new(error) });
+                }
             }
         }
         Err(FetchError::TooManyRedirects { url: first.to_string() })
+    }
+
+    /// One request.
+    async fn ask(&self, url: Url, etag: Option<&str>) -> Result<Answer, FetchError> {
+        let mut request = self.client.get(url.clone()).header(header::ACCEPT, "application/json, */*;q=0.1");
+        if let Some(value) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
+            request = request.header(header::IF_NONE_MATCH, value);
+        }
+        let response = request.send().await.map_err(|error| explain(&url, &error))?;
+        let status = response.status();
+        match status {
+            StatusCode::NOT_MODIFIED if etag.is_some() => Ok(Answer::Outcome(FetchOutcome::NotModified)),
+            StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT => redirect_target(&url, response.headers()).map(Answer::Redirect),
+            StatusCode::OK => self.body(url, response).await.map(Answer::Outcome),
+            _ => Err(FetchError::Status { url: url.to_string(), status }),
+        }
     }
 
     async fn body(&self, url: Url, mut response: Response) -> Result<FetchOutcome, FetchError> {
@@ -253,6 +291,15 @@ fn check_url(url: &Url) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// The URL as it may be shown.
+fn without_user(url: &Url) -> Url {
+    let mut url = url.clone();
+    // Neither fails for a URL that carries them.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
+}
+
 fn redirect_target(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
     let bad = |location: &str, reason| FetchError::BadRedirect {
         url: from.to_string(),
@@ -262,33 +309,8 @@ fn redirect_target(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
     let location = headers.get(header::LOCATION).ok_or_else(|| bad("", "it names no location"))?;
     let location = location.to_str().map_err(|_| bad("", "its location is not text"))?;
     let target = from.join(location).map_err(|_| bad(location, "it is not a URL"))?;
-    check_url(&target).map_err(|reason| bad(location, reason))?;
+    check_url(&target).map_err(|reason| bad(without_user(&target).as_str(), reason))?;
     Ok(target)
-}
-
-/// Sorts reqwest's errors by what the operator can do about them.
-fn explain(url: &Url, error: &reqwest::Error) -> FetchError {
-    let url = url.to_string();
-    if let Some(refusal) = tls::refusal(error) {
-        return FetchError::Untrusted { url, reason: refusal.to_string() };
-    }
-    let mut innermost: &(dyn Error + 'static) = error;
-    let mut certificate = None;
-    loop {
-        if let Some(rustls::Error::InvalidCertificate(reason)) = innermost.downcast_ref() {
-            certificate = Some(rustls::Error::InvalidCertificate(reason.clone()).to_string());
-        }
-        let io = innermost.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        match io.map(|inner| inner as &(dyn Error + 'static)).or_else(|| innermost.source()) {
-            Some(inner) => innermost = inner,
-            None => break,
-        }
-    }
-    match certificate {
-        Some(reason) => FetchError::Untrusted { url, reason },
-        None if error.is_connect() => FetchError::Connect { url, reason: innermost.to_string() },
-        None => FetchError::Transport { url, reason: innermost.to_string() },
-    }
 }
 
 #[cfg(test)]

@@ -55,8 +55,23 @@ fn keys_must_be_present_and_may_be_empty() {
         assert_eq!(error(&json!({ "keys": keys })), "`keys` of the bundle must be an array of objects");
     }
     for document in [json!([]), json!(null), json!("x")] {
-        assert!(matches!(parsed(&document), Err(BundleJsonError::Json(_))));
+        assert!(matches!(parsed(&document), Err(BundleJsonError::NotAnObject { .. })));
     }
+}
+
+#[test]
+fn what_is_no_json_object_is_shown() {
+    let error = |bytes: &[u8]| parse(&trust_domain("cloud.example"), bytes).unwrap_err().to_string();
+    for empty in [&b""[..], b" \r\n\t"] {
+        assert_eq!(error(empty), "bundle is empty");
+    }
+    assert_eq!(
+        error(b"<!DOCTYPE html><html><body>Please log in.</body></html>"),
+        "bundle is not acceptable JSON: it begins with `<!DOCTYPE html><html><body>Please log in` instead of an object"
+    );
+    assert!(error(b"\x1f\x8b\x08\0\x1b[31m").contains("begins with `\\x1f\\x8b\\x08\\x00\\x1b[31m` instead"));
+    assert!(error("\u{feff}{}".as_bytes()).contains("begins with `\\xef\\xbb\\xbf{}` instead"));
+    assert!(matches!(parse(&trust_domain("cloud.example"), b" \n{\"keys\": []}"), Ok(_)));
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use time::OffsetDateTime;
 
 use super::{X509SvidError, name_constraints};
-use crate::certificate::{Certificate, KeyUsage};
+use crate::certificate::Certificate;
 
 /// Most certificates a peer may send.
 pub const MAX_CHAIN_CERTIFICATES: usize = 16;
@@ -95,7 +95,9 @@ impl<'c> Search<'c, '_> {
 
     fn check(&mut self, subject: &Certificate, issuer: &Certificate) -> Result<(), X509SvidError> {
         check_alone(issuer, self.now)?;
-        check_may_sign(issuer)?;
+        if !issuer.may_sign_certificates() {
+            return Err(X509SvidError::IssuerNotCa);
+        }
         // The path holds the leaf and the CAs below this one.
         let cas_below = self.path.len() - 1;
         let allowed = issuer.basic_constraints().and_then(|constraints| constraints.path_length);
@@ -146,12 +148,4 @@ fn check_alone(certificate: &Certificate, now: OffsetDateTime) -> Result<(), X50
         return Err(X509SvidError::UnknownCriticalExtension(oid.to_owned()));
     }
     Ok(())
-}
-
-/// A CA has the flag (a certificate older than version 3 cannot) and, if it
-/// says anything about key usage, keyCertSign.
-fn check_may_sign(issuer: &Certificate) -> Result<(), X509SvidError> {
-    let flag = if issuer.is_version3() { issuer.is_ca() } else { issuer.basic_constraints().is_none() };
-    let usage = issuer.key_usage().is_none_or(|usage| usage.contains(KeyUsage::KEY_CERT_SIGN));
-    if flag && usage { Ok(()) } else { Err(X509SvidError::IssuerNotCa) }
 }

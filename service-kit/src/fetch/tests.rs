@@ -99,7 +99,7 @@ async fn servers_that_are_not_the_expected_one_are_untrusted() {
         assert!(matches!(error, FetchError::Untrusted { .. }), "{error}");
     }
     let error = spiffe_fetcher(&ca, "spiffe://example.org/other").get(&url, None).await.unwrap_err().to_string();
-    assert!(error.contains("peer is spiffe://example.org/gateway"), "{error}");
+    assert!(error.contains("the peer presents spiffe://example.org/gateway"), "{error}");
 }
 
 #[tokio::test]
@@ -148,11 +148,16 @@ async fn redirects_are_followed_within_bounds() {
     assert_eq!((bytes.as_slice(), end.path()), (&b"end"[..], "/end"));
     assert!(matches!(get("/again").await, Err(FetchError::TooManyRedirects { .. })));
     assert_eq!(asked.load(Ordering::SeqCst), MAX_REDIRECTS + 1);
-    for bad in
-        ["http://127.0.0.1/end", "https://user@127.0.0.1/", "ftp://a/", "https://", &format!("/{}", "x".repeat(3000))]
-    {
+    for bad in [
+        "http://127.0.0.1/end",
+        "https://user:secret@127.0.0.1/",
+        "ftp://a/",
+        "https://",
+        &format!("/{}", "x".repeat(3000)),
+    ] {
         let error = get(bad).await.unwrap_err();
         assert!(matches!(error, FetchError::BadRedirect { .. }), "{bad}: {error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
         assert_eq!(asked.load(Ordering::SeqCst), 1);
     }
 
@@ -169,7 +174,10 @@ async fn redirects_are_followed_within_bounds() {
         |_| ok("", "{}"),
     )
     .await;
-    assert!(matches!(get(elsewhere.as_str()).await, Err(FetchError::Untrusted { .. })));
+    let error = get(elsewhere.as_str()).await.unwrap_err();
+    let shown = error.to_string();
+    assert!(shown.starts_with(&format!("{url} redirects: {elsewhere} was not trusted: ")), "{shown}");
+    assert!(matches!(error, FetchError::Redirected { error, .. } if matches!(*error, FetchError::Untrusted { .. })));
 }
 
 #[tokio::test]
@@ -222,4 +230,53 @@ async fn silent_servers_time_out_and_dead_ones_are_named() {
     assert!(error.to_string().contains("refused"), "{error}");
     let http = Url::parse("http://127.0.0.1/").unwrap();
     assert!(matches!(fetcher.get(&http, None).await, Err(FetchError::Url { .. })));
+}
+
+/// Answers each connection with these bytes, whatever it says.
+async fn raw(answer: Vec<u8>) -> Url {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = Url::parse(&format!("https://{}", listener.local_addr().unwrap())).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut hello = [0; 4096];
+            let _ = stream.read(&mut hello).await;
+            let _ = stream.write_all(&answer).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_handshake_is_said_in_words() {
+    let ca = TestCa::new("example.org");
+    let fetcher = spiffe_fetcher(&ca, ENDPOINT);
+    let alert = |number: u8| vec![0x15, 3, 3, 0, 2, 2, number];
+    for (answer, words) in [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "what listens on that port does not speak TLS"),
+        (Vec::new(), "the server closed the connection before its end"),
+        (alert(70), "the server speaks neither TLS 1.2 nor TLS 1.3"),
+        (alert(116), "the server demands a client certificate"),
+        (alert(120), "the server speaks neither HTTP/1.1 nor HTTP/2"),
+        (alert(40), "the server refused it (HandshakeFailure)"),
+    ] {
+        let url = raw(answer).await;
+        let error = fetcher.get(&url, None).await.unwrap_err();
+        let shown = error.to_string();
+        assert!(matches!(error, FetchError::Handshake { .. }), "{shown}");
+        assert!(shown.starts_with(&format!("the TLS handshake with {url} failed: {words}")), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn an_svid_of_a_domain_nobody_asked_for_is_named() {
+    let (ca, other) = (TestCa::new("example.org"), TestCa::new("other.example"));
+    let url = server(spiffe_server(&ca), |_| ok("", "{}")).await;
+    let trust = Arc::new(BundleCell::new(bundles(&[&other])));
+    let policy = PeerPolicy::Exactly(SpiffeId::parse("spiffe://other.example/gateway").unwrap());
+    let config = tls::spiffe_client_config(trust, None, policy, SystemClock::shared(), &[]).unwrap();
+    let fetcher = Fetcher::new(&config, LIMITS, SystemClock::shared()).unwrap();
+    let error = fetcher.get(&url, None).await.unwrap_err().to_string();
+    assert!(error.contains("the peer presents an X509-SVID of example.org, which is not expected here"), "{error}");
 }

@@ -54,6 +54,23 @@ impl PeerPolicy {
     }
 }
 
+impl fmt::Display for PeerPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(id) => write!(f, "{id}"),
+            Self::MemberOf(trust_domain) => write!(f, "an identity of {trust_domain}"),
+            Self::AnyOf(policies) => {
+                for (index, policy) in policies.iter().enumerate() {
+                    let or = if index == 0 { "" } else { " or " };
+                    write!(f, "{or}{policy}")?;
+                }
+                Ok(())
+            }
+            Self::Custom(_) => f.write_str("another identity"),
+        }
+    }
+}
+
 impl fmt::Debug for PeerPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -88,7 +105,7 @@ pub enum TlsError {
     #[error("{0}")]
     Svid(#[source] Arc<X509SvidError>),
     /// The peer is proven but not welcome.
-    #[error("peer is {actual}, which is not expected here (expected {expected:?})")]
+    #[error("the peer presents {actual}, which is not expected here (expected {expected})")]
     UnexpectedPeer {
         /// Who it is.
         actual: SpiffeId,
