@@ -21,7 +21,7 @@ mod standard_error;
 #[cfg(test)]
 mod transcripts;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -94,14 +94,44 @@ fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
+/// How long the end of a program waits for what cannot be cancelled: a name lookup or a file on a disk that hangs.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
 /// Runs a command that makes a few calls and ends.
 fn block_on<F: Future>(work: F) -> Result<F::Output, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    Ok(runtime.map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?.block_on(work))
+    run_to_end(tokio::runtime::Builder::new_current_thread(), work)
 }
 
 /// Runs a service.
 fn block_on_all_cores<F: Future>(work: F) -> Result<F::Output, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    Ok(runtime.map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?.block_on(work))
+    run_to_end(tokio::runtime::Builder::new_multi_thread(), work)
+}
+
+fn run_to_end<F: Future>(mut builder: tokio::runtime::Builder, work: F) -> Result<F::Output, Failure> {
+    let runtime = builder.enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(LAST_WAIT);
+    Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Instant};
+
+    use super::*;
+
+    #[test]
+    fn what_hangs_in_a_thread_does_not_hold_up_the_end() {
+        let begin = Instant::now();
+        let hang = async {
+            tokio::task::spawn_blocking(|| thread::sleep(Duration::from_secs(3600)));
+        };
+        block_on(hang).unwrap();
+        let hang = async {
+            tokio::task::spawn_blocking(|| thread::sleep(Duration::from_secs(3600)));
+        };
+        block_on_all_cores(hang).unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(60));
+    }
 }
