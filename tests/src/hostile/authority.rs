@@ -124,10 +124,7 @@ fn web_params(names: &[&str]) -> Result<CertificateParams> {
 pub fn self_signed() -> Result<Identity> {
     let key = KeyPair::generate()?;
     let certificate = web_params(&["localhost"])?.self_signed(&key)?;
-    Ok(Identity {
-        chain: vec![certificate.der().clone()],
-        key: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-    })
+    Ok(Identity { chain: vec![certificate.der().clone()], key: PrivateKeyDer::Pkcs8(key.serialize_der().into()) })
 }
 
 /// The keys of one trust domain: a root and a JWT authority.

@@ -19,8 +19,8 @@ pub enum Certificate {
     IsExpired,
     /// It begins in the future.
     IsNotYetValid,
-    /// The right names, signed by somebody else.
-    IsOfUnknownAuthority,
+    /// The right names, signed by an authority that took the right one's name.
+    IsForged,
     /// `https_web`: another host's.
     IsForAnotherHost,
     /// `https_web`: signed by its own key.
@@ -71,7 +71,7 @@ impl Certificate {
         let identity = match self {
             Self::IsExpired => altered(&|params| params.not_after = date_time_ymd(2001, 1, 1))?,
             Self::IsNotYetValid => altered(&|params| params.not_before = date_time_ymd(2999, 1, 1))?,
-            Self::IsOfUnknownAuthority => match profile {
+            Self::IsForged => match profile {
                 Profile::HttpsWeb => {
                     let elsewhere = tempfile::tempdir()?;
                     WebAuthority::create(&elsewhere.path().join("ca.pem"))?.localhost()?

@@ -84,6 +84,10 @@ pub enum Document {
     HasWeakRoot,
     /// The root is a server's certificate.
     HasLeafAsRoot,
+    /// The root is that of another partner.
+    HasRootOfAnotherDomain,
+    /// A key that signs tokens is that of another partner.
+    HasJwtKeyOfAnotherDomain,
     /// A key that signs tokens has no `kid`.
     LacksKeyId,
     /// One `kid` for two keys.
@@ -142,8 +146,8 @@ impl Document {
         }
     }
 
-    /// The body, made of the keys of a partner that served a good bundle before.
-    pub(super) fn body(self, keys: &Keys) -> Result<Vec<u8>> {
+    /// The body, made of the keys of a partner that served a good bundle before, and of another partner's.
+    pub(super) fn body(self, keys: &Keys, others: &Keys) -> Result<Vec<u8>> {
         let good = keys.bundle(GOOD_SEQUENCE + 1, GOOD_HINT);
         let text = good.to_string();
         let body = match self {
@@ -163,13 +167,13 @@ impl Document {
             }
             Self::IsDeep => format!("{{\"keys\":{}{}}}", "[".repeat(1000), "]".repeat(1000)).into_bytes(),
             Self::HasImpossibleNumber => text.replacen('{', "{\"number\":1e999,", 1).into_bytes(),
-            _ => self.changed(good, keys)?.to_string().into_bytes(),
+            _ => self.changed(good, keys, others)?.to_string().into_bytes(),
         };
         Ok(body)
     }
 
     /// Bundles that are JSON.
-    fn changed(self, mut good: Value, keys: &Keys) -> Result<Value> {
+    fn changed(self, mut good: Value, keys: &Keys, others: &Keys) -> Result<Value> {
         let root = |change: &dyn Fn(&mut rcgen::CertificateParams)| -> Result<Value> {
             Ok(Keys::create_with(keys.trust_domain(), change)?.root_jwk())
         };
@@ -210,6 +214,8 @@ impl Document {
             }
             Self::HasWeakRoot => good["keys"] = json!([authority::weak_root_jwk()?]),
             Self::HasLeafAsRoot => good["keys"] = json!([authority::leaf_jwk()?]),
+            Self::HasRootOfAnotherDomain => push(&mut good, others.root_jwk())?,
+            Self::HasJwtKeyOfAnotherDomain => good["keys"] = json!([keys.root_jwk(), others.jwt_jwk()]),
             Self::LacksKeyId => drop(good["keys"][1].as_object_mut().context("a key")?.remove("kid")),
             Self::HasKeyIdTwice => push(&mut good, Keys::create(keys.trust_domain())?.jwt_jwk())?,
             Self::HasLongKeyId => good["keys"][1]["kid"] = json!("k".repeat(2048)),
@@ -235,7 +241,10 @@ impl Document {
                 push(&mut good, Value::Object(of_tomorrow.clone()))?;
                 of_tomorrow.remove("use");
                 push(&mut good, Value::Object(of_tomorrow))?;
-                push(&mut good, json!({"use": "jwt-svid", "kty": "AKP", "alg": "ML-DSA-65", "kid": "pq", "pub": "AA"}))?;
+                push(
+                    &mut good,
+                    json!({"use": "jwt-svid", "kty": "AKP", "alg": "ML-DSA-65", "kid": "pq", "pub": "AA"}),
+                )?;
             }
             Self::HasExpiredRootToo => push(&mut good, root(&|params| params.not_after = date_time_ymd(2001, 1, 1))?)?,
             Self::HasCertificateChain => {

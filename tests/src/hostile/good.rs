@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -55,6 +55,11 @@ impl GoodPartners {
     /// The sequence number of every bundle at this moment.
     pub fn sequence(&self) -> u64 {
         sequence(self.begin)
+    }
+
+    /// The keys of the first of them.
+    pub fn first_keys(&self) -> Result<&Keys> {
+        Ok(&self.partners.first().context("no good partner")?.keys)
     }
 
     /// Their trust domains.

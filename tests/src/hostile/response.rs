@@ -106,12 +106,11 @@ pub(super) struct Exchange<'a> {
 }
 
 impl Response {
-    /// Gives the response.
+    /// Gives the response and ends the connection.
     pub(super) async fn give(self, exchange: Exchange<'_>) -> Result<()> {
         let Exchange { stream, path, good, stranger } = exchange;
         match self {
             Self::NeverComes => pending::<()>().await,
-            Self::IsNoneAtAll => return Ok(()),
             Self::DripsBody => {
                 stream.write_all(&head("200 OK", &[("content-length", &good.len().to_string())])).await?;
                 return drip(stream, good).await;
@@ -135,9 +134,10 @@ impl Response {
         if self == Self::IsResetInBody {
             // Let the first half arrive.
             sleep(Duration::from_millis(100)).await;
-            reset(stream.get_ref().0)?;
+            reset(stream.get_ref().0)
+        } else {
+            Ok(stream.shutdown().await?)
         }
-        Ok(())
     }
 
     /// Responses whose bytes are known beforehand.

@@ -43,8 +43,8 @@ pub struct HostilePartner {
 }
 
 impl HostilePartner {
-    /// Listens on a free port of loopback and behaves, for now.
-    pub async fn start(row: &'static Row, web: &WebAuthority) -> Result<Self> {
+    /// Listens on a free port of loopback and behaves, for now. `others` are the keys of another partner, to be stolen.
+    pub async fn start(row: &'static Row, web: &WebAuthority, others: &Keys) -> Result<Self> {
         let keys = Arc::new(Keys::create(&row.trust_domain())?);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -62,15 +62,15 @@ impl HostilePartner {
             bad: bad_server(row, web, &keys)?,
             document: keys.bundle(GOOD_SEQUENCE, GOOD_HINT).to_string().into_bytes(),
             bad_document: match row.misbehaviour {
-                Misbehaviour::Document(document) => document.body(&keys)?,
+                Misbehaviour::Document(document) => document.body(&keys, others)?,
                 _ => Vec::new(),
             },
             stranger,
         };
         tasks.push(tokio::spawn(accept(listener, Arc::new(endpoint), misbehaves)));
         let url = match row.misbehaviour {
-            // No label of a name has more than 63 bytes, so no name server is even asked.
-            Misbehaviour::Connection(Connection::HasNoAddress) => format!("https://{}.example/bundle", "x".repeat(64)),
+            // Name servers know that no such name is (RFC 6761 section 6.4).
+            Misbehaviour::Connection(Connection::HasNoAddress) => "https://partner.invalid/bundle".to_owned(),
             _ => endpoint_url(row.profile, address),
         };
         Ok(Self { row, keys, url, misbehaving, tasks })
@@ -188,19 +188,11 @@ impl Endpoint {
             Misbehaviour::Certificate(_) => serve(&tls, stream, &self.document).await,
             Misbehaviour::Response(response) => {
                 let mut stream = BufReader::new(tls.accept(stream).await?);
-                while let Some(path) = request(&mut stream).await? {
-                    let exchange = Exchange {
-                        stream: stream.get_mut(),
-                        path: &path,
-                        good: &self.document,
-                        stranger: self.stranger.as_deref(),
-                    };
-                    response.give(exchange).await?;
-                    if response.ends_connection() {
-                        stream.get_mut().shutdown().await?;
-                    }
-                }
-                Ok(())
+                let Some(path) = request(&mut stream).await? else { return Ok(()) };
+                let stream = stream.get_mut();
+                let exchange =
+                    Exchange { stream, path: &path, good: &self.document, stranger: self.stranger.as_deref() };
+                response.give(exchange).await
             }
             Misbehaviour::Http2(http2) => http2.misbehave(&mut tls.accept(stream).await?).await,
             Misbehaviour::Document(document) => {
