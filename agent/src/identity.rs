@@ -188,13 +188,21 @@ impl OwnIdentity {
 
     /// Makes a key for the next SVID, beside the one in use, and a signing request for it.
     ///
+    /// The key of a first attestation is kept until that is over: should its answer be lost, even by the end of this
+    /// process, the issuer knows by the key that the same agent asks again, and a join token is not lost with it.
+    ///
     /// # Errors
     /// [`IdentityError`] if the key manager fails.
     pub async fn prepare_key(&self) -> Result<PendingKey, IdentityError> {
         let in_use = self.current().map(|svid| svid.key_slot);
         let [first, second] = KEY_SLOTS;
         let slot = if in_use == Some(first) { second } else { first };
-        let public_key = self.keys.generate(slot, KEY_TYPE).await?;
+        let attested_before = !self.on_disk.lock().await.chain.is_empty();
+        let public_key = match self.keys.get(slot).await {
+            Ok(kept) if !attested_before && kept.key_type == KEY_TYPE => kept.public_key,
+            Ok(_) | Err(KeyError::NotFound { .. }) => self.keys.generate(slot, KEY_TYPE).await?,
+            Err(error) => return Err(error.into()),
+        };
         let csr = csr::create_with_manager(self.keys.as_ref(), slot, CsrSubject::default(), None, &[]).await?;
         Ok(PendingKey { csr, slot, public_key: public_key.spki_der().to_vec() })
     }
@@ -241,16 +249,23 @@ impl OwnIdentity {
         self.store(&mut on_disk, data).await
     }
 
-    /// Deletes the SVID, in use and on disk; the bundle stays.
+    /// Deletes the SVID, in use and on disk, and its keys; the bundle stays.
     ///
     /// # Errors
-    /// [`IdentityError::Saved`] if the file cannot be written.
+    /// [`IdentityError`] if a file cannot be written.
     pub async fn forget_svid(&self) -> Result<(), IdentityError> {
         self.tls_svid.clear();
         self.current.store(None);
         let mut on_disk = self.on_disk.lock().await;
         let data = AgentData { chain: Vec::new(), reattestable: false, bundle: on_disk.bundle.clone() };
-        self.store(&mut on_disk, data).await
+        self.store(&mut on_disk, data).await?;
+        for slot in KEY_SLOTS {
+            match self.keys.remove(slot).await {
+                Ok(()) | Err(KeyError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     async fn store(&self, on_disk: &mut AgentData, data: AgentData) -> Result<(), IdentityError> {
@@ -332,6 +347,26 @@ mod tests {
         let chain = setup.sign(&key, ID);
         again.accept(key, chain, true).await.unwrap();
         assert_eq!(setup.identity().await.unwrap().current().unwrap().key_slot, "agent-svid-B");
+    }
+
+    #[tokio::test]
+    async fn the_key_of_a_first_attestation_is_kept_until_it_is_over() {
+        let setup = Setup::new();
+        let unanswered = setup.identity().await.unwrap().prepare_key().await.unwrap();
+        let identity = setup.identity().await.unwrap();
+        let again = identity.prepare_key().await.unwrap();
+        assert_eq!((again.slot, &again.public_key), (unanswered.slot, &unanswered.public_key));
+        let chain = setup.sign(&again, ID);
+        identity.accept(again, chain, false).await.unwrap();
+
+        // From then on every SVID has a new key, also after the SVID was lost.
+        let next = identity.prepare_key().await.unwrap();
+        assert_ne!(next.public_key, unanswered.public_key);
+        assert_ne!(identity.prepare_key().await.unwrap().public_key, next.public_key);
+        identity.forget_svid().await.unwrap();
+        let anew = identity.prepare_key().await.unwrap();
+        assert_ne!(anew.public_key, unanswered.public_key);
+        assert_ne!(anew.public_key, next.public_key);
     }
 
     #[tokio::test]

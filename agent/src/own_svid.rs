@@ -13,6 +13,7 @@ use crate::{
     identity::{AgentSvid, IdentityError, OwnIdentity},
     issuer::{Denial, IssuerClient, IssuerError},
     node::attest::{AttestError, Attestation},
+    rotation,
 };
 
 /// Time between two looks at the SVID.
@@ -20,6 +21,9 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Longest wait after failed renewals.
 const MAX_WAIT: Duration = Duration::from_secs(120);
+
+/// Shortest wait after failed renewals, shortly before the SVID expires.
+const MIN_WAIT: Duration = Duration::from_secs(1);
 
 /// Why the agent cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +105,8 @@ impl OwnSvidKeeper {
         self.begin().await.map_err(OwnSvidError::Begin)?;
         let mut denials = self.issuer.denials();
         let mut backoff = Backoff::new(CHECK_INTERVAL, MAX_WAIT);
-        let mut wait = CHECK_INTERVAL;
+        // A saved SVID may be due already, and a short-lived one is due before the interval is over.
+        let mut wait = self.until_next_check();
         loop {
             tokio::select! {
                 changed = denials.changed() => {
@@ -116,13 +121,26 @@ impl OwnSvidKeeper {
                     wait = match self.check().await? {
                         Checked::Fine => {
                             backoff.reset();
-                            CHECK_INTERVAL
+                            self.until_next_check()
                         }
-                        Checked::Failed => backoff.next(),
+                        Checked::Failed => self.retry_in(backoff.next()),
                     };
                 }
             }
         }
+    }
+
+    fn until_next_check(&self) -> Duration {
+        let now = self.clock.now();
+        self.identity.current().map_or(CHECK_INTERVAL, |svid| rotation::until(svid.rotate_at, now).min(CHECK_INTERVAL))
+    }
+
+    /// The wait after a failure, shortened towards the end of the SVID: it must not run out while an issuer that has
+    /// come back could renew it.
+    fn retry_in(&self, wait: Duration) -> Duration {
+        let now = self.clock.now();
+        let left = self.identity.current().map_or(Duration::ZERO, |svid| rotation::until(svid.facts.not_after, now));
+        if left.is_zero() { wait } else { wait.min((left / 4).max(MIN_WAIT)) }
     }
 
     /// Replaces the SVID if it is due.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use federation_specs::id::SpiffeId;
+use federation_specs::public_key::PublicKey;
 use federation_specs::selector::{MatchBehavior, Selector};
 
 /// Attestation type of join tokens.
@@ -55,6 +56,15 @@ pub struct Attestation {
     pub selectors: BTreeSet<Selector>,
 }
 
+/// The join token an attestation spends.
+#[derive(Debug, Clone, Copy)]
+pub struct SpentToken<'a> {
+    /// Its value.
+    pub token: &'a str,
+    /// The agent's key, which is told by its CSR. Whoever holds it may ask again for a short time.
+    pub public_key: &'a PublicKey,
+}
+
 /// What storing an attestation came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttestOutcome {
@@ -76,6 +86,8 @@ pub enum JoinTokenState {
         /// Unix seconds.
         expires_at: i64,
     },
+    /// Used a moment ago: the agent that used it may ask once more, should it have missed the answer.
+    JustSpent,
     /// Too late.
     Expired,
     /// Never created, or used.

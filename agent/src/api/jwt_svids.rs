@@ -22,6 +22,9 @@ use crate::{
 /// Audiences accepted in one request.
 const MAX_AUDIENCES: usize = 256;
 
+/// Bytes of all audiences of one request: what makes a token too long for any verifier is not worth a place in the cache.
+const MAX_AUDIENCE_BYTES: usize = 16 << 10;
+
 /// Tokens fetched at the same time for one request.
 const PARALLEL_FETCHES: usize = 8;
 
@@ -34,6 +37,9 @@ pub(super) async fn fetch(context: &Context, request: &Request<JwtsvidRequest>) 
     }
     if audiences.len() > MAX_AUDIENCES {
         return Err(Status::invalid_argument(format!("more than {MAX_AUDIENCES} audiences")));
+    }
+    if audiences.iter().map(String::len).sum::<usize>() > MAX_AUDIENCE_BYTES {
+        return Err(Status::invalid_argument(format!("audiences are longer than {MAX_AUDIENCE_BYTES} bytes together")));
     }
     let requested = match message.spiffe_id.as_str() {
         "" => None,

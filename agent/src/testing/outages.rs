@@ -41,6 +41,26 @@ async fn workloads_are_served_from_the_cache_while_the_issuer_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn audiences_that_make_a_token_too_long_are_refused_here() {
+    let issuer = FakeIssuer::start().await;
+    issuer.token("t-1");
+    issuer.state().entry("a", "first", &[&own_uid()], |_| {});
+    let node = Node::new(&issuer).with_token("t-1");
+    let agent = node.start();
+    let workload = node.workload().await;
+    for (audience, text) in [
+        (vec!["x"; 257], "more than 256 audiences"),
+        (vec![&*"x".repeat(16385)], "audiences are longer than 16384 bytes together"),
+    ] {
+        let status = workload.jwt(&audience, "").await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, text));
+    }
+    assert_eq!(issuer.calls("NewJWTSVID"), 0);
+    workload.jwt(&["x".repeat(16384).as_str()], "").await.unwrap();
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_without_the_issuer_serves_once_it_is_back() {
     let mut issuer = FakeIssuer::start().await;
     issuer.token("t-1");

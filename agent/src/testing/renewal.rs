@@ -83,6 +83,36 @@ async fn failed_renewals_are_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_svid_that_is_due_is_renewed_at_once_after_a_restart() {
+    let issuer = FakeIssuer::start().await;
+    let node = Node::new(&issuer).with_token("t-1");
+    serving(&issuer, &node).await.stop().await;
+    issuer.clock.advance(Duration::from_secs(3600 - 15));
+    let agent = node.start();
+    until("the renewal, while the clock stands still", async || issuer.calls("RenewAgent") == 1).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_issuer_that_comes_back_in_the_last_minute_is_not_missed() {
+    let issuer = FakeIssuer::start().await;
+    let node = Node::new(&issuer).with_token("t-1");
+    let agent = serving(&issuer, &node).await;
+    let start = issuer.clock.now();
+    issuer.fail("RenewAgent", usize::MAX, Status::unavailable("down"));
+    let elapsed = || issuer.clock.now() - start;
+    node.advance_by_until(Duration::from_secs(5), "the last minute", async || elapsed() > time::Duration::minutes(59))
+        .await;
+    let tries = issuer.calls("RenewAgent");
+    issuer.mend("RenewAgent");
+    node.advance_until("another try", async || issuer.calls("RenewAgent") > tries).await;
+    assert!(elapsed() < time::Duration::seconds(3580), "{}", elapsed());
+    until("the renewed SVID", async || issuer.calls("SyncAuthorizedEntries") > 0).await;
+    assert!(agent.is_running());
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_banned_agent_deletes_its_svid_and_ends() {
     for attestor in ["join_token", "x509pop"] {
         let issuer = FakeIssuer::start().await;

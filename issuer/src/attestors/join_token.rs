@@ -1,7 +1,7 @@
 //! Join tokens: a value made by the issuer, good for one attestation.
 //!
 //! The token is only looked at here. It is spent when the node is stored, so a request that fails on its CSR leaves the
-//! token usable.
+//! token usable, and the agent that spent it a moment ago may ask again.
 
 use async_trait::async_trait;
 use federation_specs::id::SpiffeId;
@@ -53,7 +53,7 @@ impl NodeAttestor for JoinTokenAttestor {
             AttestationError::new(Code::Internal, "failed to look up join token")
         })?;
         match state {
-            JoinTokenState::Usable { .. } => {}
+            JoinTokenState::Usable { .. } | JoinTokenState::JustSpent => {}
             JoinTokenState::Expired => return Err(expired()),
             JoinTokenState::Unknown => return Err(unknown()),
         }

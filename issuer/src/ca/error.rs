@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use super::certificate::CertificateError;
 use super::name::NameError;
+use super::sign::{MAX_AUDIENCE_BYTES, MAX_AUDIENCES};
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 
@@ -15,6 +16,9 @@ use crate::upstream::UpstreamError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CaError {
+    /// More audiences than a token can bear.
+    #[error("invalid JWT-SVID audience: more than {MAX_AUDIENCES} or more than {MAX_AUDIENCE_BYTES} bytes together")]
+    LongAudience,
     /// No audience is left after empty ones are dropped.
     #[error("invalid JWT-SVID audience: cannot be empty")]
     EmptyAudience,
@@ -86,7 +90,10 @@ pub enum CaError {
 impl CaError {
     /// The cause is the server's, not the caller's: answer a fixed text and log this.
     pub fn is_internal(&self) -> bool {
-        !matches!(self, Self::EmptyAudience | Self::JwtDisabled | Self::Subject | Self::DnsName { .. })
+        !matches!(
+            self,
+            Self::EmptyAudience | Self::LongAudience | Self::JwtDisabled | Self::Subject | Self::DnsName { .. }
+        )
     }
 }
 

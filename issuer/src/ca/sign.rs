@@ -23,6 +23,12 @@ use super::{CaError, CaManager};
 /// How often signing begins again because the slot it signed with was filled anew. Once is rare already.
 const ATTEMPTS: usize = 3;
 
+/// Audiences in one JWT-SVID.
+pub(super) const MAX_AUDIENCES: usize = 256;
+
+/// Bytes of all audiences of one JWT-SVID, so that it is not too long to be verified.
+pub(super) const MAX_AUDIENCE_BYTES: usize = 16 << 10;
+
 /// A workload's X509-SVID to sign.
 #[derive(Debug, Clone)]
 pub struct X509SvidParams {
@@ -218,10 +224,14 @@ impl CaManager {
     /// Signs a JWT-SVID.
     ///
     /// # Errors
-    /// [`CaError::EmptyAudience`], [`CaError::JwtDisabled`]; all others are internal.
+    /// [`CaError::EmptyAudience`], [`CaError::LongAudience`], [`CaError::JwtDisabled`]; all others are internal.
     pub async fn sign_jwt_svid(&self, params: &JwtSvidParams) -> Result<JwtSvid, CaError> {
         if self.config.disable_jwt_svids {
             return Err(CaError::JwtDisabled);
+        }
+        let bytes: usize = params.audience.iter().map(String::len).sum();
+        if params.audience.len() > MAX_AUDIENCES || bytes > MAX_AUDIENCE_BYTES {
+            return Err(CaError::LongAudience);
         }
         let audience: Vec<Value> =
             params.audience.iter().filter(|name| !name.is_empty()).map(|name| name.clone().into()).collect();

@@ -11,6 +11,7 @@ use federation_specs::{
         server::agent::{AttestAgentRequest, AttestAgentResponse, attest_agent_request, attest_agent_response},
         types::AttestationData,
     },
+    public_key::PublicKey,
     selector::Selector,
 };
 use futures::{StreamExt, stream::BoxStream};
@@ -25,7 +26,7 @@ use crate::{
         join_token,
     },
     ca::X509Svid,
-    node::{AttestOutcome, Attestation, JOIN_TOKEN_TYPE},
+    node::{AttestOutcome, Attestation, JOIN_TOKEN_TYPE, SpentToken},
 };
 
 /// Longest time one attestation may take, challenges included.
@@ -77,7 +78,7 @@ async fn run(
     let public_key = renew::key_of_csr(&csr)?;
     let signed = shared.ca.sign_agent_svid(&attested.agent_id, &public_key).await;
     let svid = signed.map_err(|error| status::internal("failed to sign X509-SVID", &error))?;
-    store(shared, attestor.name(), &attested, &svid).await?;
+    store(shared, attestor.name(), &attested, &public_key, &svid).await?;
     tracing::info!(
         agent = %attested.agent_id, attestor = attestor.name(), serial = svid.serial_decimal,
         address = ?caller.address, "agent attested"
@@ -142,7 +143,13 @@ fn check_agent_id(shared: &Shared, attested: &AttestedAgent, name: &str) -> Resu
     Ok(())
 }
 
-async fn store(shared: &Shared, name: &str, attested: &AttestedAgent, svid: &X509Svid) -> Result<(), Status> {
+async fn store(
+    shared: &Shared,
+    name: &str,
+    attested: &AttestedAgent,
+    public_key: &PublicKey,
+    svid: &X509Svid,
+) -> Result<(), Status> {
     let selectors: BTreeSet<Selector> = attested.selectors.iter().cloned().collect();
     let attestation = Attestation {
         agent_id: attested.agent_id.clone(),
@@ -152,7 +159,8 @@ async fn store(shared: &Shared, name: &str, attested: &AttestedAgent, svid: &X50
         can_reattest: attested.can_reattest,
         selectors,
     };
-    let stored = shared.store.attest_node(&attestation, attested.spends_token.as_deref(), shared.now()).await;
+    let spends = attested.spends_token.as_deref().map(|token| SpentToken { token, public_key });
+    let stored = shared.store.attest_node(&attestation, spends, shared.now()).await;
     match stored.map_err(|error| status::from_store("failed to update attested agent", "", &error))? {
         AttestOutcome::Stored(_) => Ok(()),
         AttestOutcome::Banned => Err(Status::permission_denied("failed to attest: agent is banned")),

@@ -11,7 +11,7 @@ use crate::node::JoinTokenError;
 #[non_exhaustive]
 pub enum StoreError {
     /// The database failed.
-    #[error("database operation failed")]
+    #[error(transparent)]
     Database(#[from] service_kit::database::DatabaseError),
     /// A stored row cannot be understood.
     #[error("stored {what} `{id}` is damaged: {reason}")]

@@ -1,7 +1,8 @@
 //! Join tokens: each value works once and never again.
 //!
 //! Only a digest is stored. A spent token stays in the table, marked, so that the same value can be neither used nor
-//! created a second time.
+//! created a second time. For a short time the agent that spent it may repeat its attestation with the same key: the
+//! answer may have been lost on the way, and the token must not be lost with it.
 
 use aws_lc_rs::digest;
 use federation_specs::id::SpiffeId;
@@ -11,10 +12,13 @@ use time::OffsetDateTime;
 use super::changes::Touched;
 use super::{Store, StoreError, entries, nodes};
 use crate::entry::NewEntry;
-use crate::node::{JOIN_TOKEN_TYPE, JoinTokenError, JoinTokenState};
+use crate::node::{JOIN_TOKEN_TYPE, JoinTokenError, JoinTokenState, SpentToken};
 
 /// How long after its expiry a token, spent or not, is remembered.
 const REMEMBERED: time::Duration = time::Duration::days(90);
+
+/// How long after spending a token its agent may repeat the attestation.
+const REPEATABLE: time::Duration = time::Duration::minutes(10);
 
 /// Longest token value, in bytes.
 pub const MAX_JOIN_TOKEN_BYTES: usize = 255;
@@ -23,6 +27,8 @@ pub const MAX_JOIN_TOKEN_BYTES: usize = 255;
 pub(super) enum Spent {
     /// This call spent it.
     Now,
+    /// The same key spent it a moment ago.
+    Again,
     /// It is too late for it; it stays as it is.
     Expired,
     /// There is none, or it was spent before.
@@ -62,7 +68,7 @@ impl Store {
         let mut tx = self.begin("join_tokens.create").await?;
         let inserted =
             sqlx::query("insert into join_tokens (digest, expires_at) values ($1, $2) on conflict do nothing")
-                .bind(digest_of(token))
+                .bind(digest_of(token.as_bytes()))
                 .bind(expires_at)
                 .execute(&mut *tx.connection)
                 .await?;
@@ -81,10 +87,12 @@ impl Store {
     /// What could be done with a token, without doing it.
     pub async fn join_token_state(&self, token: &str, now: OffsetDateTime) -> Result<JoinTokenState, StoreError> {
         let mut connection = self.connection().await?;
-        Ok(match unspent(&mut connection, token).await? {
+        Ok(match find(&mut connection, token).await? {
+            Some(row) if row.spent_at.is_some_and(|at| is_repeatable(at, now)) => JoinTokenState::JustSpent,
+            Some(row) if row.spent_at.is_some() => JoinTokenState::Unknown,
+            Some(row) if row.expires_at < now.unix_timestamp() => JoinTokenState::Expired,
+            Some(row) => JoinTokenState::Usable { expires_at: row.expires_at },
             None => JoinTokenState::Unknown,
-            Some(expires_at) if expires_at < now.unix_timestamp() => JoinTokenState::Expired,
-            Some(expires_at) => JoinTokenState::Usable { expires_at },
         })
     }
 
@@ -103,30 +111,51 @@ impl Store {
 /// Spends a token with one statement, so of two calls at the same time one succeeds.
 pub(super) async fn spend(
     connection: &mut SqliteConnection,
-    token: &str,
+    used: &SpentToken<'_>,
     now: OffsetDateTime,
 ) -> Result<Spent, StoreError> {
+    let key_digest = digest_of(used.public_key.spki_der());
     let spent: Option<String> = sqlx::query_scalar(
-        "update join_tokens set spent_at = $1 where digest = $2 and spent_at is null and expires_at >= $1 \
-         returning digest",
+        "update join_tokens set spent_at = $1, spent_by = $3 \
+         where digest = $2 and spent_at is null and expires_at >= $1 returning digest",
     )
     .bind(now.unix_timestamp())
-    .bind(digest_of(token))
+    .bind(digest_of(used.token.as_bytes()))
+    .bind(&key_digest)
     .fetch_optional(&mut *connection)
     .await?;
-    Ok(match spent {
-        Some(_) => Spent::Now,
-        None if unspent(connection, token).await?.is_some() => Spent::Expired,
-        None => Spent::Unknown,
+    if spent.is_some() {
+        return Ok(Spent::Now);
+    }
+    Ok(match find(connection, used.token).await? {
+        Some(Row { spent_at: None, .. }) => Spent::Expired,
+        Some(Row { spent_at: Some(at), spent_by, .. })
+            if spent_by.as_ref() == Some(&key_digest) && is_repeatable(at, now) =>
+        {
+            Spent::Again
+        }
+        _ => Spent::Unknown,
     })
 }
 
-/// Expiry of a token that was not spent.
-async fn unspent(connection: &mut SqliteConnection, token: &str) -> Result<Option<i64>, StoreError> {
-    Ok(sqlx::query_scalar("select expires_at from join_tokens where digest = $1 and spent_at is null")
-        .bind(digest_of(token))
-        .fetch_optional(connection)
-        .await?)
+fn is_repeatable(spent_at: i64, now: OffsetDateTime) -> bool {
+    (spent_at..=spent_at + REPEATABLE.whole_seconds()).contains(&now.unix_timestamp())
+}
+
+/// A stored token.
+struct Row {
+    expires_at: i64,
+    spent_at: Option<i64>,
+    spent_by: Option<String>,
+}
+
+async fn find(connection: &mut SqliteConnection, token: &str) -> Result<Option<Row>, StoreError> {
+    let row: Option<(i64, Option<i64>, Option<String>)> =
+        sqlx::query_as("select expires_at, spent_at, spent_by from join_tokens where digest = $1")
+            .bind(digest_of(token.as_bytes()))
+            .fetch_optional(connection)
+            .await?;
+    Ok(row.map(|(expires_at, spent_at, spent_by)| Row { expires_at, spent_at, spent_by }))
 }
 
 fn alias_entry(agent_id: &SpiffeId, joined_id: &SpiffeId) -> NewEntry {
@@ -148,6 +177,6 @@ fn alias_entry(agent_id: &SpiffeId, joined_id: &SpiffeId) -> NewEntry {
     }
 }
 
-fn digest_of(token: &str) -> String {
-    digest::digest(&digest::SHA256, token.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+fn digest_of(bytes: &[u8]) -> String {
+    digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -13,7 +13,7 @@ use super::filter::{Conditions, SetTable};
 use super::join_tokens::{self, Spent};
 use super::row::{corrupt, from_json, parsed, to_json};
 use super::{Page, Paged, Store, StoreError, entries};
-use crate::node::{AttestOutcome, Attestation, JOIN_TOKEN_TYPE, Node, NodeFilter};
+use crate::node::{AttestOutcome, Attestation, JOIN_TOKEN_TYPE, Node, NodeFilter, SpentToken};
 
 const COLUMNS: &str = "select row_id, agent_id, attestation_type, serial_number, expires_at, new_serial_number, \
      new_expires_at, can_reattest, agent_version, selectors from nodes";
@@ -32,7 +32,7 @@ impl Store {
     pub async fn attest_node(
         &self,
         attestation: &Attestation,
-        join_token: Option<&str>,
+        join_token: Option<SpentToken<'_>>,
         now: OffsetDateTime,
     ) -> Result<AttestOutcome, StoreError> {
         let mut tx = self.begin("nodes.attest").await?;
@@ -41,8 +41,11 @@ impl Store {
             return Ok(AttestOutcome::Banned);
         }
         if let Some(token) = join_token {
-            match join_tokens::spend(&mut tx.connection, token, now).await? {
+            match join_tokens::spend(&mut tx.connection, &token, now).await? {
                 Spent::Now => {}
+                // An agent that was evicted since does not come back.
+                Spent::Again if stored.is_some() => {}
+                Spent::Again => return Ok(AttestOutcome::TokenUnknown),
                 Spent::Expired => return Ok(AttestOutcome::TokenExpired),
                 Spent::Unknown => return Ok(AttestOutcome::TokenUnknown),
             }

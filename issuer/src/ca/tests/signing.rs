@@ -108,6 +108,13 @@ async fn claims_of_a_token() {
     let empty = JwtSvidParams { audience: vec![String::new()], ..jwt_params("/w") };
     let error = manager.sign_jwt_svid(&empty).await.unwrap_err();
     assert_eq!(error.to_string(), "invalid JWT-SVID audience: cannot be empty");
+    let many = vec!["x".to_owned(); 257];
+    let long = vec!["x".repeat((16 << 10) + 1)];
+    for audience in [many, long] {
+        let error = manager.sign_jwt_svid(&JwtSvidParams { audience, ..jwt_params("/w") }).await.unwrap_err();
+        assert_eq!(error.to_string(), "invalid JWT-SVID audience: more than 256 or more than 16384 bytes together");
+        assert!(!error.is_internal());
+    }
     // Never beyond the key.
     let long = JwtSvidParams { ttl: Some(Duration::from_secs(1 << 30)), ..jwt_params("/w") };
     assert_eq!(manager.sign_jwt_svid(&long).await.unwrap().expires_at, now + 24 * 3600);

@@ -1,9 +1,13 @@
 use std::collections::BTreeSet;
 
+use federation_specs::public_key::PublicKey;
 use federation_specs::selector::MatchBehavior;
+use service_kit::keys::{KeyType, PrivateKey};
+
+use time::OffsetDateTime;
 
 use crate::entry::EntryFilter;
-use crate::node::{AttestOutcome, Attestation, JoinTokenError, JoinTokenState, Node, NodeFilter};
+use crate::node::{AttestOutcome, Attestation, JoinTokenError, JoinTokenState, Node, NodeFilter, SpentToken};
 use crate::store::testing::{START, TestStore, id, selector};
 use crate::store::{Page, Store, StoreError};
 
@@ -24,6 +28,16 @@ fn joined(token: &str, serial: &str) -> Attestation {
         can_reattest: false,
         ..attestation(&format!("/spire/agent/join_token/{token}"), serial, &[])
     }
+}
+
+fn key() -> PublicKey {
+    PrivateKey::generate(KeyType::EcP256).unwrap().public_key().clone()
+}
+
+/// An attestation that spends a token with this key.
+async fn spend(store: &Store, token: &str, serial: &str, key: &PublicKey, now: OffsetDateTime) -> AttestOutcome {
+    let spent = SpentToken { token, public_key: key };
+    store.attest_node(&joined(token, serial), Some(spent), now).await.unwrap()
 }
 
 async fn attest(store: &Store, attestation: &Attestation) -> Node {
@@ -92,10 +106,12 @@ async fn a_join_token_works_once_and_never_again() {
     test.store.create_join_token("abc-1", expires, None, START).await.unwrap();
     let state = test.store.join_token_state("abc-1", START).await.unwrap();
     assert_eq!(state, JoinTokenState::Usable { expires_at: expires });
-    let stored = test.store.attest_node(&joined("abc-1", "1"), Some("abc-1"), START).await.unwrap();
+    let stored = spend(&test.store, "abc-1", "1", &key(), START).await;
     assert!(matches!(stored, AttestOutcome::Stored(_)));
-    assert_eq!(test.store.join_token_state("abc-1", START).await.unwrap(), JoinTokenState::Unknown);
-    let again = test.store.attest_node(&joined("abc-1", "2"), Some("abc-1"), START).await.unwrap();
+    assert_eq!(test.store.join_token_state("abc-1", START).await.unwrap(), JoinTokenState::JustSpent);
+    let later = START + time::Duration::minutes(11);
+    assert_eq!(test.store.join_token_state("abc-1", later).await.unwrap(), JoinTokenState::Unknown);
+    let again = spend(&test.store, "abc-1", "2", &key(), START).await;
     assert_eq!(again, AttestOutcome::TokenUnknown);
     // Neither the spent value nor one that names an agent can be created.
     for _ in 0..2 {
@@ -105,6 +121,28 @@ async fn a_join_token_works_once_and_never_again() {
     }
 }
 
+/// The answer to an attestation may be lost, and the agent with it.
+#[tokio::test]
+async fn the_agent_that_spent_a_token_may_ask_again_for_a_short_time() {
+    let test = TestStore::new().await;
+    let (agent, thief) = (key(), key());
+    let agent_id = id("/spire/agent/join_token/t");
+    test.store.create_join_token("t", START.unix_timestamp() + 60, None, START).await.unwrap();
+    assert!(matches!(spend(&test.store, "t", "1", &agent, START).await, AttestOutcome::Stored(_)));
+    let soon = START + time::Duration::minutes(9);
+    assert_eq!(spend(&test.store, "t", "2", &thief, soon).await, AttestOutcome::TokenUnknown);
+    assert_eq!(test.store.get_node(&agent_id).await.unwrap().unwrap().serial_number, "1");
+    assert!(matches!(spend(&test.store, "t", "3", &agent, soon).await, AttestOutcome::Stored(_)));
+    assert_eq!(test.store.get_node(&agent_id).await.unwrap().unwrap().serial_number, "3");
+    // The time counts from the first use.
+    let late = START + time::Duration::minutes(11);
+    assert_eq!(spend(&test.store, "t", "4", &agent, late).await, AttestOutcome::TokenUnknown);
+    test.store.ban_node(&agent_id).await.unwrap();
+    assert_eq!(spend(&test.store, "t", "5", &agent, soon).await, AttestOutcome::Banned);
+    test.store.delete_node(&agent_id).await.unwrap();
+    assert_eq!(spend(&test.store, "t", "6", &agent, soon).await, AttestOutcome::TokenUnknown);
+}
+
 #[tokio::test]
 async fn an_expired_token_is_told_apart_and_a_refused_attestation_spends_nothing() {
     let test = TestStore::new().await;
@@ -112,13 +150,13 @@ async fn an_expired_token_is_told_apart_and_a_refused_attestation_spends_nothing
     test.store.create_join_token("t", expires, None, START).await.unwrap();
     let late = START + time::Duration::seconds(61);
     assert_eq!(test.store.join_token_state("t", late).await.unwrap(), JoinTokenState::Expired);
-    let outcome = test.store.attest_node(&joined("t", "1"), Some("t"), late).await.unwrap();
+    let outcome = spend(&test.store, "t", "1", &key(), late).await;
     assert_eq!(outcome, AttestOutcome::TokenExpired);
     assert_eq!(test.store.get_node(&id("/spire/agent/join_token/t")).await.unwrap(), None);
 
     attest(&test.store, &joined("t", "0")).await;
     test.store.ban_node(&id("/spire/agent/join_token/t")).await.unwrap();
-    let outcome = test.store.attest_node(&joined("t", "1"), Some("t"), START).await.unwrap();
+    let outcome = spend(&test.store, "t", "1", &key(), START).await;
     assert_eq!(outcome, AttestOutcome::Banned);
     assert!(matches!(test.store.join_token_state("t", START).await.unwrap(), JoinTokenState::Usable { .. }));
 }
@@ -129,7 +167,7 @@ async fn of_many_uses_at_once_one_succeeds() {
     test.store.create_join_token("t", START.unix_timestamp() + 60, None, START).await.unwrap();
     let uses = (0..8).map(|n| {
         let store = test.store.clone();
-        tokio::spawn(async move { store.attest_node(&joined("t", &n.to_string()), Some("t"), START).await.unwrap() })
+        tokio::spawn(async move { spend(&store, "t", &n.to_string(), &key(), START).await })
     });
     let mut stored = 0;
     for outcome in futures::future::join_all(uses).await {
@@ -164,7 +202,7 @@ async fn an_alias_comes_with_the_token_and_goes_with_the_agent() {
     // Another entry of the agent stays.
     let other = crate::store::testing::entry("/spire/agent/join_token/t", "/w", &["unix:uid:1"]);
     test.store.create_entries(&[other], START).await.unwrap();
-    test.store.attest_node(&joined("t", "1"), Some("t"), START).await.unwrap();
+    spend(&test.store, "t", "1", &key(), START).await;
     test.store.delete_node(&id("/spire/agent/join_token/t")).await.unwrap();
     assert_eq!(test.store.count_entries(&filter).await.unwrap(), 0);
     assert_eq!(test.store.count_entries(&EntryFilter::default()).await.unwrap(), 1);
