@@ -52,6 +52,11 @@ pub const MAX_STREAMS_PER_TLS_CONNECTION: u32 = 10_240;
 /// workloads.
 pub const MAX_STREAMS_PER_UNIX_CONNECTION: u32 = 65_536;
 
+/// Bytes a local connection may have on the way to the handlers. HTTP/2's flood protection allows half of it as overhead of
+/// small unread messages, about 250 bytes each: this is room for 16,000 small requests arriving at once, where the
+/// default window breaks the connection at some 2,000.
+const UNIX_CONNECTION_WINDOW: u32 = 8 << 20;
+
 /// A TLS connection older than this is asked to go away; calls in progress are not cut.
 pub const MAX_CONNECTION_AGE: Duration = Duration::from_secs(3 * 60);
 
@@ -69,6 +74,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepted connections waiting for the server.
 const ACCEPTED_QUEUE: usize = 64;
+
+/// Accepted Unix socket connections waiting for the server: room for a burst, because a caller that finds the kernel's
+/// queue full is turned away at once (EAGAIN) and does not wait as a TCP client would.
+const ACCEPTED_UNIX_QUEUE: usize = 8192;
 
 /// Why a TCP listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -169,11 +178,13 @@ where
     ResBody: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    let (accepted, incoming) = mpsc::channel(ACCEPTED_QUEUE);
+    let (accepted, incoming) = mpsc::channel(ACCEPTED_UNIX_QUEUE);
     let hard_stop = CancellationToken::new();
     let accepting = accept_unix(socket, accepted, hard_stop.clone(), Arc::clone(&clock), shutdown.clone());
     // The kernel tells when a local peer is gone; a stopped one may come back.
-    let server = Server::builder().max_concurrent_streams(MAX_STREAMS_PER_UNIX_CONNECTION);
+    let server = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS_PER_UNIX_CONNECTION)
+        .initial_connection_window_size(UNIX_CONNECTION_WINDOW);
     serve(server, service, incoming, accepting, hard_stop, clock, shutdown).await
 }
 
@@ -332,7 +343,8 @@ async fn accept_unix(
         }
     };
     tokio::select! {
-        () = accept_all => {}
+        // Empties the kernel's queue in one go: behind thousands of new streams it would have its turn too late.
+        () = tokio::task::unconstrained(accept_all) => {}
         () = shutdown.cancelled() => {}
     }
 }
