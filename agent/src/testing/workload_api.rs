@@ -328,7 +328,7 @@ async fn health_reflection_and_administration() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_streams_opened_at_once_are_all_answered() {
-    const STREAMS: usize = 5_000;
+    const STREAMS: usize = 2_000;
     lifecycle::raise_file_limit();
     let issuer = FakeIssuer::start().await;
     issuer.state().entry("1", "web", &[&own_uid()], |_| {});
