@@ -1,5 +1,6 @@
 //! Wiring: opens what the issuer needs, starts its tasks, stops them in order.
 
+use futures::future::BoxFuture;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use service_kit::{
@@ -7,7 +8,7 @@ use service_kit::{
     clock::SharedClock,
     data_dir::{self, DataDirError, DataDirLock},
     database::{Database, DatabaseError},
-    grpc::listen::{self, ListenError, SHUTDOWN_GRACE, SocketError, TlsOptions, UnixSocket},
+    grpc::listen::{self, ListenError, SHUTDOWN_GRACE, SocketError, SocketPlace, TlsOptions, UnixSocket},
     health::{HealthError, HealthListener, Latch, Readiness},
     keys::{KeyError, KeyManager, disk::DiskKeyManager, memory::MemoryKeyManager},
     lifecycle::{Shutdown, TaskError, Tasks},
@@ -104,8 +105,14 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`], naming the setting to change where one is at fault.
-pub async fn run(config: Config, log: LogHandle, clock: SharedClock, shutdown: Shutdown) -> Result<(), Error> {
-    Issuer::start(config, log, clock, shutdown).await?.serve().await
+pub fn run(
+    config: Config,
+    log: LogHandle,
+    clock: SharedClock,
+    shutdown: Shutdown,
+) -> BoxFuture<'static, Result<(), Error>> {
+    // Boxed, so that the whole service is compiled here and not once more in every binary.
+    Box::pin(async move { Issuer::start(config, log, clock, shutdown).await?.serve().await })
 }
 
 /// A started issuer: everything is open, the listeners accept.
@@ -181,6 +188,7 @@ impl Issuer {
         let tls = TlsOptions::new(ca.server_svid(), client_auth(&checked, &store), &clock)?;
 
         let address = listeners.address;
+        let socket = listeners.unix.place();
         let mut tasks = Tasks::new(shutdown.clone(), clock.clone());
         tasks.spawn("CA manager", Arc::clone(&ca).run(shutdown.clone()));
         let reload = config.cache_reload_interval.get();
@@ -191,7 +199,7 @@ impl Issuer {
         serve(&mut tasks, listeners, tls, &shared, &access, &clock, &shutdown);
         latches.ca_manager.ready();
         latches.listeners.ready();
-        tasks.spawn("health probe", probe(database.clone(), ca, latches, clock, shutdown));
+        tasks.spawn("health probe", probe(database.clone(), socket, ca, latches, clock, shutdown));
         tracing::info!(
             trust_domain = %checked.trust_domain, %address, socket = %config.socket_path.display(), "issuer started"
         );
@@ -335,18 +343,26 @@ async fn prune_join_tokens(store: Store, clock: SharedClock, shutdown: Shutdown)
 /// Keeps the health answer true.
 async fn probe(
     database: Database,
+    socket: SocketPlace,
     ca: Arc<CaManager>,
     latches: Latches,
     clock: SharedClock,
     shutdown: Shutdown,
 ) -> Result<(), BoxError> {
     while pause(&clock, PROBE_EVERY, &shutdown).await {
-        match database.ping().await {
+        match database.check_writable().await {
             Ok(()) => latches.datastore.ready(),
             Err(error) => {
-                tracing::error!(%error, "the datastore does not answer");
-                latches.datastore.not_ready("the datastore does not answer");
+                tracing::error!(%error, "nothing can be stored");
+                latches.datastore.not_ready(format!("nothing can be stored: {error}"));
             }
+        }
+        if socket.is_taken() {
+            latches.listeners.ready();
+        } else {
+            let problem = format!("socket {} was removed; restart the issuer to have it back", socket.path().display());
+            tracing::error!(problem, "local administration is cut off");
+            latches.listeners.not_ready(problem);
         }
         let now = clock.now().unix_timestamp();
         match ca.x509_authority_state() {

@@ -347,6 +347,18 @@ impl Database {
         Ok(())
     }
 
+    /// Whether a change can be stored: writes a part of the file that stays as it is.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when it cannot, for example [`DatabaseError::Full`].
+    pub async fn check_writable(&self) -> Result<(), DatabaseError> {
+        let mut transaction = self.begin("check").await?;
+        let version: i64 = sqlx::query_scalar("pragma user_version").fetch_one(&mut *transaction).await?;
+        // SQLite writes the number even if it is the same. A pragma takes no parameters.
+        sqlx::query(sqlx::AssertSqlSafe(format!("pragma user_version = {version}"))).execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+
     /// Finishes what is going on and closes the file, folding the log into it.
     pub async fn close(&self) {
         self.readers.close().await;

@@ -214,3 +214,15 @@ async fn what_was_committed_survives_without_closing() {
     std::mem::forget(first);
     assert_eq!(count(&open(&path, &ONE).await.unwrap()).await, 1);
 }
+
+#[tokio::test]
+async fn tells_whether_it_can_be_written() {
+    let (folder, database) = fresh().await;
+    let log = || std::fs::metadata(folder.path().join("test.sqlite3-wal")).unwrap().len();
+    let before = log();
+    database.check_writable().await.unwrap();
+    assert!(log() > before, "it was written");
+    sqlx::query("pragma query_only = on").execute(&database.writer).await.unwrap();
+    assert!(matches!(database.check_writable().await, Err(DatabaseError::ReadOnly)));
+    database.ping().await.unwrap();
+}

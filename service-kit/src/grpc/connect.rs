@@ -160,7 +160,15 @@ pub fn explain(status: &Status) -> String {
             innermost(status)
         );
     }
-    if status.source().is_some() { innermost(status) } else { status.message().to_string() }
+    if status.source().is_none() {
+        return status.message().to_string();
+    }
+    let text = innermost(status);
+    // The text of rustls advises programmers.
+    if text.starts_with("peer closed connection without sending TLS close_notify") {
+        return "the server closed the connection; was it stopped or restarted?".into();
+    }
+    text
 }
 
 /// Text of the innermost error a status was made from.

@@ -23,10 +23,11 @@ use tracing::Instrument;
 use super::{
     authority::AuthorityFix,
     connection::{Connection, TlsStream, UnixStream},
+    turns::Turns,
 };
 pub use super::{
     peer::{TcpPeer, UnixPeer},
-    unix_socket::{SocketError, UnixSocket, bind_unix},
+    unix_socket::{SocketError, SocketPlace, UnixSocket, bind_unix},
 };
 use crate::{
     BoxError,
@@ -38,8 +39,12 @@ use crate::{
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// TLS handshakes in progress at once; more connections wait in the kernel.
+/// TLS handshakes in progress at once; more connections wait, and for no longer than a handshake may take.
 pub const MAX_HANDSHAKES: usize = 1024;
+
+/// TLS handshakes in progress at once with one client address, so that connections that say nothing cost only others
+/// from the same place.
+pub const MAX_HANDSHAKES_PER_ADDRESS: usize = 256;
 
 /// Open connections of one listener; more wait in the kernel.
 pub const MAX_CONNECTIONS: usize = 32_768;
@@ -145,7 +150,7 @@ where
     let accept = TlsAccept {
         acceptor: TlsAcceptor::from(Arc::clone(&tls.config)),
         client_auth: tls.client_auth,
-        handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+        handshakes: Turns::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_ADDRESS),
         connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         clock: Arc::clone(&clock),
         hard_stop: CancellationToken::new(),
@@ -230,7 +235,7 @@ where
 struct TlsAccept {
     acceptor: TlsAcceptor,
     client_auth: ClientAuth,
-    handshakes: Arc<Semaphore>,
+    handshakes: Arc<Turns>,
     connections: Arc<Semaphore>,
     clock: SharedClock,
     hard_stop: CancellationToken,
@@ -243,9 +248,8 @@ impl TlsAccept {
         let this = Arc::new(self);
         let accept_all = async {
             loop {
-                // Neither semaphore is ever closed.
+                // The semaphore is never closed.
                 let Ok(connection) = Arc::clone(&this.connections).acquire_owned().await else { return };
-                let Ok(handshake) = Arc::clone(&this.handshakes).acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((stream, remote)) => {
                         let (this, accepted) = (Arc::clone(&this), accepted.clone());
@@ -256,7 +260,6 @@ impl TlsAccept {
                                 io = handshake_done => io,
                                 () = shutdown => None,
                             };
-                            drop(handshake);
                             if let Some(io) = io {
                                 let _ = accepted.send(io).await;
                             }
@@ -282,8 +285,12 @@ impl TlsAccept {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%remote, %error, "TCP_NODELAY not set");
         }
+        let accepted = async {
+            let _turn = self.handshakes.take(remote.ip()).await;
+            self.acceptor.accept(stream).await
+        };
         // The span tells the log which client a refused certificate came from.
-        let accepted = self.acceptor.accept(stream).instrument(tracing::info_span!("handshake", %remote));
+        let accepted = accepted.instrument(tracing::info_span!("handshake", %remote));
         let stream = tokio::select! {
             accepted = accepted => match accepted {
                 Ok(stream) => stream,

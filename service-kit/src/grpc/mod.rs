@@ -5,4 +5,5 @@ pub mod connect;
 mod connection;
 pub mod listen;
 pub mod peer;
+mod turns;
 pub mod unix_socket;

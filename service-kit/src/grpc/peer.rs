@@ -43,7 +43,12 @@ impl UnixPeer {
         let pid = credentials.pid().filter(|pid| *pid > 0);
         let pidfd = pid.and_then(Pid::from_raw).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let start_time = pid.and_then(process_start_time);
-        Ok(Self { pid, uid: credentials.uid(), gid: credentials.gid(), start_time, pidfd: pidfd.map(Arc::new) })
+        let (uid, gid) = (credentials.uid(), credentials.gid());
+        let peer = Self { pid, uid, gid, start_time, pidfd: pidfd.map(Arc::new) };
+        // The kernel noted the process when it connected. Should it have ended before the connection was accepted, its
+        // number may belong to another by now; one of another user is not taken for it.
+        let is_same_user = pid.and_then(effective_user).is_none_or(|user| user == uid);
+        Ok(if is_same_user { peer } else { Self { pidfd: None, start_time: None, ..peer } })
     }
 
     /// Whether the process that was captured still runs, and `pid` still means that process. To be asked after reading
@@ -58,6 +63,15 @@ impl UnixPeer {
         }
         self.start_time.is_some() && self.start_time == process_start_time(pid)
     }
+}
+
+/// Effective user of a process; `None` if it cannot be told.
+fn effective_user(pid: i32) -> Option<u32> {
+    let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    // Real, effective, saved and file system user.
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Start time of a process in clock ticks since boot, from `/proc/<pid>/stat`; `None` if there is no such process.
@@ -83,6 +97,13 @@ mod tests {
         assert_eq!(peer.gid, rustix::process::getegid().as_raw());
         assert!(peer.start_time.is_some() && peer.pidfd.is_some());
         assert!(peer.is_alive());
+    }
+
+    #[test]
+    fn tells_the_effective_user() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(effective_user(own), Some(rustix::process::geteuid().as_raw()));
+        assert_eq!(effective_user(-1), None);
     }
 
     #[test]

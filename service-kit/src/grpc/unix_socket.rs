@@ -72,6 +72,25 @@ struct SocketFile {
     inode: Option<(u64, u64)>,
 }
 
+/// Tells whether callers still find a socket under its path.
+#[derive(Debug, Clone)]
+pub struct SocketPlace {
+    path: PathBuf,
+    inode: Option<(u64, u64)>,
+}
+
+impl SocketPlace {
+    /// Where it was bound.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file under the path is still the socket.
+    pub fn is_taken(&self) -> bool {
+        self.inode.is_some() && inode(&self.path) == self.inode
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Another process may have taken the path over since; its socket is left alone.
@@ -85,6 +104,11 @@ impl UnixSocket {
     /// Where it is bound.
     pub fn path(&self) -> &Path {
         &self.file.path
+    }
+
+    /// For looking after its file while it is served.
+    pub fn place(&self) -> SocketPlace {
+        SocketPlace { path: self.file.path.clone(), inode: self.file.inode }
     }
 
     /// The next connection, for protocols other than gRPC.
@@ -171,10 +195,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("private/api.sock");
         let socket = bind_unix(&path, 0o750, 0o770).unwrap();
+        let place = socket.place();
+        assert!(place.is_taken());
         assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o750, 0o770));
         StdUnixStream::connect(socket.path()).unwrap();
         drop(socket);
-        assert!(!path.exists());
+        assert!(!path.exists() && !place.is_taken());
     }
 
     #[tokio::test]

@@ -139,6 +139,23 @@ async fn a_stuck_handshake_is_given_up() {
     assert_eq!(silent.read(&mut [0; 10]).await.unwrap(), 0, "the connection is closed");
 }
 
+/// The clock stands still, so none of the silent connections is given up.
+#[tokio::test]
+async fn silent_connections_hold_up_only_their_own_address() {
+    let ca = TestCa::new("example.org");
+    let running = start_tls(&ca, Arc::new(ManualClock::new(time::OffsetDateTime::UNIX_EPOCH))).await;
+    let mut silent = Vec::new();
+    for _ in 0..=MAX_HANDSHAKES {
+        silent.push(TcpStream::connect(running.address).await.unwrap());
+    }
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let stream = socket.connect(running.address).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("issuer.example").unwrap();
+    let connector = TlsConnector::from(client_config(&ca, None, &[tls::ALPN_H2]));
+    tokio::time::timeout(Duration::from_secs(20), connector.connect(name, stream)).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn endless_streams_are_cut_after_the_grace_period() {
     let ca = TestCa::new("example.org");
