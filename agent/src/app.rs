@@ -1,5 +1,6 @@
 //! Wiring: what the agent is made of, and the tasks that keep it going.
 
+use futures::future::BoxFuture;
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::AtomicI64},
@@ -92,7 +93,17 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`] when it cannot start, is banned, or cannot attest.
-pub async fn run(config: Config, log: LogHandle, clock: SharedClock, shutdown: Shutdown) -> Result<(), Error> {
+pub fn run(
+    config: Config,
+    log: LogHandle,
+    clock: SharedClock,
+    shutdown: Shutdown,
+) -> BoxFuture<'static, Result<(), Error>> {
+    // Boxed, so that the whole service is compiled here and not once more in every binary.
+    Box::pin(serve(config, log, clock, shutdown))
+}
+
+async fn serve(config: Config, log: LogHandle, clock: SharedClock, shutdown: Shutdown) -> Result<(), Error> {
     let started_at = clock.now();
     let checked = config.check()?;
     let trust_domain = checked.trust_domain.clone();
