@@ -175,7 +175,7 @@ fn strangers_are_refused_by_either_side() {
         clock: clock(),
     };
     let error = check.verify(theirs.svid("spiffe://other.example/agent").chain()).unwrap_err();
-    assert!(error.to_string().contains("peer is spiffe://other.example/agent, which is not expected"), "{error}");
+    assert!(error.to_string().contains("presents spiffe://other.example/agent, which is not expected"), "{error}");
 
     let to = |bundles: Arc<BundleCell>, policy| {
         let client = spiffe_client_config(bundles, None, policy, clock(), &[]).unwrap();
