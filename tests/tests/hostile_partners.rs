@@ -161,7 +161,7 @@ async fn none_touches_the_gateway_or_another_partner() -> Result<()> {
     let refresh = json!({
         "min_interval": format!("{}s", INTERVAL.as_secs()),
         "max_interval": "4s",
-        "timeout": "2s",
+        "timeout": "3s",
         "max_body_bytes": 1 << 20,
     });
     let mut domain = Domain::from_plan(plan.gateway("refresh", refresh).gateway("log_level", json!("info")));

@@ -31,8 +31,8 @@ pub enum Http2 {
     ResetsInBody,
     /// Headers that never end.
     SendsEndlessHeaders,
-    /// A body that never ends and does not care about windows.
-    SendsEndlessBody,
+    /// A body that is too long, yet shorter than the client's windows (2 MiB and more).
+    SendsHugeBody,
     /// Headers that no decoder understands.
     SendsBrokenHeaders,
     /// Pings without end.
@@ -47,6 +47,7 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
+const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// `:status: 200`, indexed.
@@ -74,7 +75,10 @@ impl Http2 {
                 [settings, ok, frame(DATA, 0, 1, b"{\"keys\": ["), frame(RST_STREAM, 0, 1, &CALM)].concat()
             }
             Self::SendsEndlessHeaders => [settings, frame(HEADERS, 0, 1, &[STATUS_200])].concat(),
-            Self::SendsEndlessBody => [settings, ok].concat(),
+            Self::SendsHugeBody => {
+                // The client's windows count once its settings are acknowledged.
+                [settings, frame(SETTINGS, ACK, 0, &[]), ok, frame(DATA, 0, 1, &[b' '; 0x4000]).repeat(96)].concat()
+            }
             // An index far beyond the table.
             Self::SendsBrokenHeaders => [settings, frame(HEADERS, END_HEADERS, 1, &[0xff, 0xff, 0x7f])].concat(),
             Self::PingsForEver => settings,
@@ -93,7 +97,6 @@ impl Http2 {
         stream.flush().await?;
         match self {
             Self::SendsEndlessHeaders => forever(stream, &frame(CONTINUATION, 0, 1, &literal_header())).await,
-            Self::SendsEndlessBody => forever(stream, &frame(DATA, 0, 1, &[b' '; 0x4000])).await,
             Self::PingsForEver => forever(stream, &frame(PING, 0, 0, &[7; 8])).await,
             _ => {
                 while stream.read(&mut buffer).await? > 0 {

@@ -305,7 +305,7 @@ pub const ROWS: &[Row] = &[
         WEB,
         fetching!("connection error detected: unspecific protocol error detected"),
     ),
-    refused(H2(Http2::SendsEndlessBody), WEB, fetching!("stream error detected: flow-control protocol violated")),
+    refused(H2(Http2::SendsHugeBody), WEB, TOO_LARGE),
     refused(Doc(Document::IsEmpty), WEB, document!("bundle is empty")),
     refused(
         Doc(Document::IsText),
@@ -323,7 +323,7 @@ pub const ROWS: &[Row] = &[
         Doc(Document::IsPem),
         WEB,
         document!(
-            "bundle is not acceptable JSON: it begins with `-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END` instead of an object"
+            "bundle is not acceptable JSON: it begins with `-----BEGIN CERTIFICATE-----\\nMIIB\\n-----EN` instead of an object"
         ),
     ),
     refused(
