@@ -4,6 +4,7 @@
 //! the rows it touched with it, so that readers that hold a snapshot ([`crate::authorized`], the bundle snapshot) load
 //! only what changed. [`Store::changes`] wakes them.
 
+mod attestation;
 mod bundles;
 mod changes;
 mod entries;

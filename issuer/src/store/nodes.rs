@@ -6,55 +6,25 @@ use federation_specs::id::SpiffeId;
 use federation_specs::selector::Selector;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
-use time::OffsetDateTime;
 
 use super::changes::{self, Removed, Touched};
 use super::filter::{Conditions, SetTable};
-use super::join_tokens::{self, Spent};
 use super::row::{corrupt, from_json, parsed, to_json};
 use super::{Page, Paged, Store, StoreError, entries};
-use crate::node::{AttestOutcome, Attestation, JOIN_TOKEN_TYPE, Node, NodeFilter, SpentToken};
+use crate::node::{Attestation, JOIN_TOKEN_TYPE, Node, NodeFilter};
 
 const COLUMNS: &str = "select row_id, agent_id, attestation_type, serial_number, expires_at, new_serial_number, \
      new_expires_at, can_reattest, agent_version, selectors from nodes";
 
 const SELECTORS: SetTable = SetTable { table: "node_selectors", owner: "node_row", member: "selector" };
 
-const TOUCHED: Touched = Touched { entries: false, nodes: true, bundles: false, relationships: false };
+pub(super) const TOUCHED: Touched = Touched { entries: false, nodes: true, bundles: false, relationships: false };
 /// A changed serial or version is nothing to wake anybody for.
 const UNTOUCHED: Touched = Touched { entries: false, nodes: false, bundles: false, relationships: false };
 
 const MISSING: StoreError = StoreError::NotFound { what: "agent" };
 
 impl Store {
-    /// Stores what attestation proved, and spends the join token if one is given, in one transaction. The caller checks
-    /// the CSR and signs first, so that nothing the agent did wrong costs it its token.
-    pub async fn attest_node(
-        &self,
-        attestation: &Attestation,
-        join_token: Option<SpentToken<'_>>,
-        now: OffsetDateTime,
-    ) -> Result<AttestOutcome, StoreError> {
-        let mut tx = self.begin("nodes.attest").await?;
-        let stored = find(&mut tx.connection, &attestation.agent_id).await?;
-        if stored.as_ref().is_some_and(|(_, node)| node.is_banned()) {
-            return Ok(AttestOutcome::Banned);
-        }
-        if let Some(token) = join_token {
-            match join_tokens::spend(&mut tx.connection, &token, now).await? {
-                Spent::Now => {}
-                // An agent that was evicted since does not come back.
-                Spent::Again if stored.is_some() => {}
-                Spent::Again => return Ok(AttestOutcome::TokenUnknown),
-                Spent::Expired => return Ok(AttestOutcome::TokenExpired),
-                Spent::Unknown => return Ok(AttestOutcome::TokenUnknown),
-            }
-        }
-        let node = upsert(&mut tx.connection, attestation, stored, tx.at).await?;
-        tx.commit(TOUCHED).await?;
-        Ok(AttestOutcome::Stored(node))
-    }
-
     /// The node of an agent.
     pub async fn get_node(&self, agent_id: &SpiffeId) -> Result<Option<Node>, StoreError> {
         let mut connection = self.connection().await?;
@@ -201,13 +171,16 @@ pub(super) async fn changed_after(connection: &mut SqliteConnection, after: i64)
     rows.iter().map(|row| read(row).map(|(_, node)| node)).collect()
 }
 
-async fn find(connection: &mut SqliteConnection, agent_id: &SpiffeId) -> Result<Option<(i64, Node)>, StoreError> {
+pub(super) async fn find(
+    connection: &mut SqliteConnection,
+    agent_id: &SpiffeId,
+) -> Result<Option<(i64, Node)>, StoreError> {
     let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
     query.push(" where agent_id = ").push_bind(agent_id.to_string());
     query.build().fetch_optional(connection).await?.as_ref().map(read).transpose()
 }
 
-async fn upsert(
+pub(super) async fn upsert(
     connection: &mut SqliteConnection,
     attestation: &Attestation,
     stored: Option<(i64, Node)>,
