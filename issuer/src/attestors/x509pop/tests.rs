@@ -170,10 +170,10 @@ async fn refusals_come_in_the_documented_order() {
     let (code, text) = refusal(options(), attempt(payload(&[pki(|_| ()).leaf.der().to_vec()]))).await;
     assert_eq!(code, Code::PermissionDenied);
     assert!(text.starts_with("certificate verification failed: "), "{text}");
-    let expired = Attempt { now: datetime!(2027-11-23 10:00 UTC), ..attempt(payload(&[ec.clone()])) };
+    let expired = Attempt { now: datetime!(2027-11-23 10:00 UTC), ..attempt(payload(std::slice::from_ref(&ec))) };
     assert_eq!(refusal(options(), expired).await.0, Code::PermissionDenied);
     let by_address = X509popConfig { verify_client_ip: true, ..options() };
-    let elsewhere = Attempt { client_address: Some(IpAddr::from([10, 0, 0, 1])), ..attempt(payload(&[ec.clone()])) };
+    let elsewhere = Attempt { client_address: Some(IpAddr::from([10, 0, 0, 1])), ..attempt(payload(std::slice::from_ref(&ec))) };
     assert_eq!(refusal(by_address.clone(), elsewhere).await.0, Code::PermissionDenied);
     let local = Attempt { client_address: None, ..attempt(payload(&[ec])) };
     assert_eq!(refusal(by_address, local).await.0, Code::Internal);
