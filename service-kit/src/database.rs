@@ -13,7 +13,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use sqlx::{
-    Sqlite, SqliteConnection, SqlitePool, Transaction,
+    Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
     error::ErrorKind,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -228,11 +228,10 @@ impl Database {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
+        let writer = pool_options(1);
         let writer = writer.connect_with(options.clone()).await.map_err(|error| open_error(path, error))?;
         migrations.run(&writer).await.map_err(|error| migration_error(path, error))?;
-        let readers = SqlitePoolOptions::new().max_connections(MAX_READERS).acquire_timeout(ACQUIRE_TIMEOUT);
-        let readers = readers.connect_lazy_with(options.pragma("query_only", "on"));
+        let readers = pool_options(MAX_READERS).connect_lazy_with(options.pragma("query_only", "on"));
         Ok(Self { path: path.into(), writer, readers, clock })
     }
 
@@ -364,6 +363,15 @@ impl Database {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// SQLite ends a transaction by itself when the disk is full or fails. The driver goes on to believe in it, and refuses
+/// every further one; such a connection is replaced.
+fn pool_options(max_connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
 }
 
 fn create_file(path: &Path) -> io::Result<()> {

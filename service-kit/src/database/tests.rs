@@ -226,3 +226,21 @@ async fn tells_whether_it_can_be_written() {
     assert!(matches!(database.check_writable().await, Err(DatabaseError::ReadOnly)));
     database.ping().await.unwrap();
 }
+
+/// As it does when the disk is full.
+#[tokio::test]
+async fn a_transaction_that_sqlite_ends_by_itself_spoils_nothing() {
+    let (_folder, database) = fresh().await;
+    let mut transaction = database.begin("test").await.unwrap();
+    sqlx::query("rollback").execute(&mut *transaction).await.unwrap();
+    drop(transaction);
+    let mut transaction = database.begin("test").await.unwrap();
+    sqlx::query("rollback").execute(&mut *transaction).await.unwrap();
+    assert!(transaction.commit().await.is_err());
+    for name in ["one", "two"] {
+        let mut transaction = database.begin("test").await.unwrap();
+        add(&mut transaction, name).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    assert_eq!(count(&database).await, 2);
+}
