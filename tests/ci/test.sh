@@ -35,6 +35,14 @@ part() { # part NAME COMMAND...
 go_peer() { ENTENTE_GO_PEER="$(tests/ci/peers.sh go | tail -n 1)" && export ENTENTE_GO_PEER; }
 python_peer() { ENTENTE_PYTHON="$(tests/ci/peers.sh python | tail -n 1)" && export ENTENTE_PYTHON; }
 
+# The names of all integration tests of the workspace.
+suites() {
+	cargo metadata --no-deps --format-version 1 | python3 -c '
+import json, sys
+targets = (target for package in json.load(sys.stdin)["packages"] for target in package["targets"])
+print(*sorted({target["name"] for target in targets if target["kind"] == ["test"]}))'
+}
+
 part "system packages" tests/ci/system-packages.sh test
 part "format" cargo fmt --all --check
 part "Go clients: build" go_peer
@@ -45,8 +53,7 @@ part "licences, bans, sources" tests/ci/cargo-deny.sh
 export ENTENTE_BIN="$CARGO_TARGET_DIR/debug/entente"
 part "unit tests" cargo test --workspace --lib --bins
 part "doc tests" cargo test --workspace --doc
-for suite in */tests/*.rs; do
-	suite="$(basename "$suite" .rs)"
+for suite in $(suites); do
 	part "suite $suite" cargo test --workspace --test "$suite"
 done
 part "demo" "$ENTENTE_BIN" demo --once

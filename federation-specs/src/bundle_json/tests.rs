@@ -71,7 +71,7 @@ fn what_is_no_json_object_is_shown() {
     );
     assert!(error(b"\x1f\x8b\x08\0\x1b[31m").contains("begins with `\\x1f\\x8b\\x08\\x00\\x1b[31m` instead"));
     assert!(error("\u{feff}{}".as_bytes()).contains("begins with `\\xef\\xbb\\xbf{}` instead"));
-    assert!(matches!(parse(&trust_domain("cloud.example"), b" \n{\"keys\": []}"), Ok(_)));
+    assert!(parse(&trust_domain("cloud.example"), b" \n{\"keys\": []}").is_ok());
 }
 
 #[test]

@@ -173,7 +173,8 @@ async fn refusals_come_in_the_documented_order() {
     let expired = Attempt { now: datetime!(2027-11-23 10:00 UTC), ..attempt(payload(std::slice::from_ref(&ec))) };
     assert_eq!(refusal(options(), expired).await.0, Code::PermissionDenied);
     let by_address = X509popConfig { verify_client_ip: true, ..options() };
-    let elsewhere = Attempt { client_address: Some(IpAddr::from([10, 0, 0, 1])), ..attempt(payload(std::slice::from_ref(&ec))) };
+    let elsewhere =
+        Attempt { client_address: Some(IpAddr::from([10, 0, 0, 1])), ..attempt(payload(std::slice::from_ref(&ec))) };
     assert_eq!(refusal(by_address.clone(), elsewhere).await.0, Code::PermissionDenied);
     let local = Attempt { client_address: None, ..attempt(payload(&[ec])) };
     assert_eq!(refusal(by_address, local).await.0, Code::Internal);
