@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, fs, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use entente_tests::{
     binary::repository,
     domain::{Domain, Service},
@@ -33,11 +33,14 @@ const FRESH_WITHIN: Duration = Duration::from_secs(8);
 /// How long the good partners are watched while the bad ones misbehave.
 const WATCH: Duration = Duration::from_secs(12);
 
-/// The most memory the gateway may take, in kibibytes. A debug build with 170 relationships idles at a third of it.
-const MOST_MEMORY: u64 = 160 * 1024;
+/// How long it may take until each bad one was seen with its own error.
+const MOST_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The most files and connections it may have open: a connection for each bad partner, and some.
-const MOST_FILES: usize = 2 * ROWS.len() + 100;
+/// The most memory the gateway may take, in kibibytes: twice of what a debug build takes.
+const MOST_MEMORY: u64 = 128 * 1024;
+
+/// The most files and connections it may have open: one connection for each partner, and some.
+const MOST_FILES: usize = ROWS.len() + GOOD_PARTNERS + 100;
 
 /// How long it may take to end.
 const MOST_SHUTDOWN: Duration = Duration::from_secs(3);
@@ -74,35 +77,31 @@ async fn everything_accepted(
     .await
 }
 
-/// Every partner whose state is not what the table says, with what it shows instead.
-fn unexpected(
-    hostile: &[HostilePartner],
-    held: &HashMap<String, Value>,
-    now: &HashMap<String, Value>,
-) -> Result<Vec<String>> {
-    let mut wrong = Vec::new();
+/// Fails if what a partner does has had more effect than it may: a refused bundle in place of the one held, or none of
+/// an accepted one.
+fn only_its_own(hostile: &[HostilePartner], held: &HashMap<String, Value>, now: &HashMap<String, Value>) -> Result<()> {
     for partner in hostile {
         let name = partner.row.trust_domain();
         let relationship = now.get(&name).with_context(|| format!("no relationship {name}"))?;
         let same = held.get(&name) == Some(&relationship["held"]["digest"]);
-        let error = relationship["last_error"].as_str();
-        let as_expected = match partner.row.outcome {
-            Outcome::Refused(pattern) => {
-                let health = if has_address(partner) { "degraded" } else { "failing" };
-                same && relationship["health"] == health
-                    && error.is_some_and(|error| matches(pattern, partner.url(), error))
-            }
-            Outcome::Accepted => {
-                !same && relationship["health"] == "healthy" && relationship["deliveries"][0]["delivered"] == true
-            }
-        };
-        if !as_expected {
-            let error = error.map(|error| error.replace(partner.url(), "<url>"));
-            let health = &relationship["health"];
-            wrong.push(format!("{:?}: bundle held: {same}, health: {health}, error: {error:?}", partner.row));
-        }
+        ensure!(same || partner.row.outcome == Outcome::Accepted, "{:?}: {relationship:#}", partner.row);
     }
-    Ok(wrong)
+    Ok(())
+}
+
+/// Whether a relationship shows what the table says.
+fn as_expected(partner: &HostilePartner, held: &HashMap<String, Value>, relationship: &Value) -> bool {
+    match (partner.row.outcome, relationship["last_error"].as_str()) {
+        (Outcome::Refused(pattern), Some(error)) => {
+            let health = if has_address(partner) { "degraded" } else { "failing" };
+            relationship["health"] == health && matches(pattern, partner.url(), error)
+        }
+        (Outcome::Accepted, None) => {
+            let same = held.get(&partner.row.trust_domain()) == Some(&relationship["held"]["digest"]);
+            !same && relationship["health"] == "healthy" && relationship["deliveries"][0]["delivered"] == true
+        }
+        _ => false,
+    }
 }
 
 /// Fails if a good partner's bundle is too old.
@@ -174,16 +173,19 @@ async fn none_touches_the_gateway_or_another_partner() -> Result<()> {
     // From here on, every one of them at once.
     hostile.iter().for_each(HostilePartner::misbehave);
     let begin = Instant::now();
-    wait::until_within("each shows its own error", Duration::from_secs(30), || async {
-        let wrong = unexpected(&hostile, &held, &good_ones_are_fresh(&domain, &good).await?)?;
-        ensure!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), hostile.len(), wrong.join("\n"));
-        Ok(())
-    })
-    .await?;
-    while begin.elapsed() < WATCH {
+    let mut missing: Vec<&HostilePartner> = hostile.iter().collect();
+    while !missing.is_empty() || begin.elapsed() < WATCH {
         let now = good_ones_are_fresh(&domain, &good).await?;
-        let wrong = unexpected(&hostile, &held, &now)?;
-        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        only_its_own(&hostile, &held, &now)?;
+        // A busy machine may turn another error into a timeout for once.
+        missing.retain(|partner| !as_expected(partner, &held, &now[&partner.row.trust_domain()]));
+        if begin.elapsed() > MOST_PATIENCE {
+            let shown = missing.iter().map(|item| {
+                let error = now[&item.row.trust_domain()]["last_error"].to_string().replace(item.url(), "<url>");
+                format!("{:?} shows {error}", item.row)
+            });
+            bail!("{} of {}:\n{}", missing.len(), hostile.len(), shown.collect::<Vec<_>>().join("\n"));
+        }
         let (memory, files) = resources(&domain)?;
         ensure!(memory < MOST_MEMORY, "the gateway takes {memory} KiB");
         ensure!(files < MOST_FILES, "the gateway has {files} files open");
@@ -200,9 +202,7 @@ async fn none_touches_the_gateway_or_another_partner() -> Result<()> {
         let now = good_ones_are_fresh(&domain, &good).await?;
         let oldest = good.trust_domains().filter_map(|name| now[name]["held"]["sequence"].as_u64()).min();
         ensure!(oldest > Some(stopped), "{oldest:?} is not after {stopped}");
-        let wrong = unexpected(&hostile, &held, &now)?;
-        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-        Ok(())
+        only_its_own(&hostile, &held, &now)
     })
     .await?;
     domain.stop().await

@@ -46,12 +46,14 @@ impl Connection {
     /// Treats one accepted connection that way.
     pub(super) async fn misbehave(self, mut stream: TcpStream) -> Result<()> {
         match self {
-            Self::IsRefused | Self::HasNoAddress | Self::IsClosedAtOnce => return Ok(()),
+            Self::IsRefused | Self::HasNoAddress => return Ok(()),
             Self::StaysSilent => pending::<()>().await,
             _ => {}
         }
         let mut hello = [0; 4096];
-        let _ = stream.read(&mut hello).await?;
+        if self != Self::IsClosedAtOnce {
+            let _ = stream.read(&mut hello).await?;
+        }
         let answer: &[u8] = match self {
             Self::IsReset => {
                 reset(&stream)?;
