@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use futures::future::BoxFuture;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -44,10 +45,29 @@ impl Connected for UnixStream {
     }
 }
 
-/// A connection that counts against the limit, and breaks when the grace period after the shutdown is over.
+/// Bytes a client of HTTP/2 sends first, whatever it wants (RFC 9113 section 3.4).
+const PREFACE_BYTES: usize = 24;
+
+/// Waits for a client to begin. HTTP/2 itself would wait for ever.
+pub(super) struct Preface {
+    too_late: BoxFuture<'static, ()>,
+    missing: usize,
+}
+
+impl Preface {
+    /// It must have come before `too_late` is over.
+    pub(super) fn before(too_late: BoxFuture<'static, ()>) -> Self {
+        Self { too_late, missing: PREFACE_BYTES }
+    }
+}
+
+/// A connection that counts against the limit, and breaks when the client does not begin or when the grace period after
+/// the shutdown is over.
 pub(super) struct Connection<IO> {
     pub(super) io: IO,
     pub(super) stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// `None` once the client has begun.
+    pub(super) preface: Option<Preface>,
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
@@ -64,7 +84,17 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
         if self.stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "server is shutting down")));
         }
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if let Some(preface) = &mut self.preface {
+            preface.missing = preface.missing.saturating_sub(buf.filled().len() - before);
+            if preface.missing == 0 {
+                self.preface = None;
+            } else if polled.is_pending() && preface.too_late.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client says nothing")));
+            }
+        }
+        polled
     }
 }
 

@@ -22,7 +22,7 @@ use tracing::Instrument;
 
 use super::{
     authority::AuthorityFix,
-    connection::{Connection, TlsStream, UnixStream},
+    connection::{Connection, Preface, TlsStream, UnixStream},
     turns::Turns,
 };
 pub use super::{
@@ -38,6 +38,9 @@ use crate::{
 
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take from the connection to its first words.
+pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// TLS handshakes in progress at once; more connections wait, and for no longer than a handshake may take.
 pub const MAX_HANDSHAKES: usize = 1024;
@@ -318,7 +321,9 @@ impl TlsAccept {
         };
         let peer = TcpPeer { remote, svid: svid.map(Arc::new) };
         let io = TlsStream { stream, peer };
-        Some(Connection { io, stop: Box::pin(self.hard_stop.clone().cancelled_owned()), _permit: permit })
+        let stop = Box::pin(self.hard_stop.clone().cancelled_owned());
+        let preface = Some(Preface::before(self.clock.sleep(PREFACE_TIMEOUT)));
+        Some(Connection { io, stop, preface, _permit: permit })
     }
 }
 
@@ -339,7 +344,8 @@ async fn accept_unix(
                     Ok(peer) => {
                         let io = AuthorityFix::new(UnixStream { stream, peer });
                         let stop = Box::pin(hard_stop.clone().cancelled_owned());
-                        if accepted.send(Connection { io, stop, _permit: permit }).await.is_err() {
+                        let preface = Some(Preface::before(clock.sleep(PREFACE_TIMEOUT)));
+                        if accepted.send(Connection { io, stop, preface, _permit: permit }).await.is_err() {
                             return;
                         }
                     }

@@ -139,6 +139,39 @@ async fn a_stuck_handshake_is_given_up() {
     assert_eq!(silent.read(&mut [0; 10]).await.unwrap(), 0, "the connection is closed");
 }
 
+#[tokio::test]
+async fn clients_that_do_not_begin_are_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = bind_unix(&folder.path().join("api.sock"), 0o750, 0o770).unwrap();
+    let path = socket.path().to_path_buf();
+    let clock = ManualClock::new(time::OffsetDateTime::UNIX_EPOCH);
+    let shutdown = Shutdown::new();
+    tokio::spawn(serve_unix(socket, service_fn(answer), Arc::new(clock.clone()), shutdown));
+    let mut silent = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let mut half = tokio::net::UnixStream::connect(&path).await.unwrap();
+    half.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+    let mut begun = tokio::net::UnixStream::connect(&path).await.unwrap();
+    begun.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // The server's own settings.
+    assert!(begun.read(&mut [0; 64]).await.unwrap() > 0);
+    for stream in [&mut silent, &mut half] {
+        let closed = async {
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        };
+        tokio::pin!(closed);
+        while futures::poll!(&mut closed).is_pending() {
+            clock.advance(PREFACE_TIMEOUT / 4);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let mut byte = [0; 64];
+    let idle = tokio::time::timeout(Duration::from_millis(200), async {
+        while begun.read(&mut byte).await.is_ok_and(|read| read > 0) {}
+    });
+    assert!(idle.await.is_err(), "a client that has begun may be idle");
+}
+
 /// The clock stands still, so none of the silent connections is given up.
 #[tokio::test]
 async fn silent_connections_hold_up_only_their_own_address() {
