@@ -183,7 +183,7 @@ fn strangers_are_refused_by_either_side() {
     };
     to(cell(&[&ours]), member_of("example.org")).unwrap();
     let error = to(cell(&[&ours]), exactly("spiffe://example.org/other")).unwrap_err();
-    assert!(refusal_text(&error).contains("peer is spiffe://example.org/spire/server"), "{error}");
+    assert!(refusal_text(&error).contains("the peer presents spiffe://example.org/spire/server"), "{error}");
     assert!(refusal(&to(cell(&[&forged]), exactly(SERVER)).unwrap_err()).is_some());
     assert!(refusal(&to(cell(&[&theirs]), exactly(SERVER)).unwrap_err()).is_some());
 }
