@@ -19,7 +19,11 @@ use crate::{
     BoxError,
     clock::{Clock, SystemClock},
     lifecycle::Shutdown,
+    metrics::{self, Metrics},
 };
+
+/// Path of the metrics, where a service has them.
+pub const METRICS_PATH: &str = "/metrics";
 
 /// Requests answered at once; more wait in the kernel.
 const MAX_CONNECTIONS: usize = 64;
@@ -37,7 +41,7 @@ pub struct SubsystemState {
     pub live: bool,
     /// It does its work now.
     pub ready: bool,
-    /// Why it is not ready or not live.
+    /// Why it is not ready or not live, or what an operator should know although it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -105,6 +109,11 @@ impl Latch {
         self.set(SubsystemState { live: true, ready: true, reason: None });
     }
 
+    /// It works, but an operator should know something.
+    pub fn ready_but(&self, remark: impl Into<String>) {
+        self.set(SubsystemState { live: true, ready: true, reason: Some(remark.into()) });
+    }
+
     /// It does not work now, and will try again by itself.
     pub fn not_ready(&self, reason: impl Into<String>) {
         self.set(SubsystemState { live: true, ready: false, reason: Some(reason.into()) });
@@ -122,7 +131,9 @@ impl Latch {
             }
             match (&state.reason, state.live) {
                 (None, _) => tracing::debug!(subsystem = %self.name, "ready"),
-                (Some(reason), true) => tracing::debug!(subsystem = %self.name, %reason, "not ready"),
+                (Some(reason), true) => {
+                    tracing::debug!(subsystem = %self.name, ready = state.ready, %reason, "state changed");
+                }
                 (Some(reason), false) => tracing::error!(subsystem = %self.name, %reason, "failed"),
             }
             states.insert(self.name.clone(), state);
@@ -171,7 +182,10 @@ pub enum HealthError {
         source: std::io::Error,
     },
     /// A configured path is not usable.
-    #[error("health path `{path}` is not valid; write it as `/name`, and live_path and ready_path must differ")]
+    #[error(
+        "health path `{path}` is not valid; write it as `/name`, not {METRICS_PATH}, and live_path and ready_path must \
+         differ"
+    )]
     Path {
         /// The path.
         path: String,
@@ -196,7 +210,8 @@ impl HealthListener {
             return Ok(None);
         }
         for path in [&config.live_path, &config.ready_path] {
-            if !path.starts_with('/')
+            if path == METRICS_PATH
+                || !path.starts_with('/')
                 || path.contains(['{', '}', '?', '#', '*', ' '])
                 || config.live_path == config.ready_path
             {
@@ -213,6 +228,17 @@ impl HealthListener {
             .route(&config.ready_path, get(move || async move { answer(readiness.is_ready(), readiness.snapshot()) }));
         tracing::info!(%address, "health listener started");
         Ok(Some(Self { listener, router, address }))
+    }
+
+    /// Answers Prometheus on [`METRICS_PATH`] as well.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        let text = move || {
+            let metrics = metrics.clone();
+            async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.render()) }
+        };
+        self.router = self.router.route(METRICS_PATH, get(text));
+        self
     }
 
     /// The bound address.

@@ -1,5 +1,5 @@
 //! What every Entente service is built from: clock, configuration, logs, lifecycle, health, keys, TLS, gRPC listeners,
-//! bounded fetching, SQLite and the data folder.
+//! bounded fetching, metrics, SQLite and the data folder.
 //!
 //! Nothing here knows about a particular service. Every module takes time from [`clock::Clock`] and names the bounds
 //! of what it accepts.
@@ -17,6 +17,7 @@ pub mod grpc;
 pub mod health;
 pub mod keys;
 pub mod lifecycle;
+pub mod metrics;
 pub mod telemetry;
 pub mod tls;
 
