@@ -10,6 +10,19 @@ use time::OffsetDateTime;
 /// Media type of every error answer.
 pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
+pub mod audit;
+pub mod sources;
+mod decision;
+
+pub use decision::{
+    ApproveRequest, Decided, KeyDifference, KeyDifferences, ReasonRequest, RestoreRequest, Via, WaitingBundle,
+};
+
+pub use crate::refresh::{
+    control::OfferReason,
+    policy::{Drift, Emptied, Mode},
+};
+
 /// `GET /v1/relationships`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelationshipList {
@@ -35,6 +48,27 @@ pub struct Relationship {
     pub origin: Origin,
     /// Summary of the state below.
     pub health: Health,
+    /// Who decides about changes.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What becomes of a bundle without keys.
+    #[serde(default)]
+    pub emptied: Emptied,
+    /// What becomes of a bundle that somebody changed at an issuer.
+    #[serde(default)]
+    pub drift: Drift,
+    /// Seconds after which a bundle the partner does not confirm is taken from the issuers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum_age_seconds: Option<u64>,
+    /// Since when the bundle held is older than that.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub expired_at: Option<OffsetDateTime>,
+    /// Set while the relationship is stopped in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Frozen>,
+    /// A fetched bundle that is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<WaitingBundle>,
     /// Why the last attempt failed; absent after a success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -44,6 +78,15 @@ pub struct Relationship {
     /// When the partner last answered with an acceptable bundle, changed or not.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub last_success: Option<OffsetDateTime>,
+    /// Seconds since the bundle held was confirmed or put in force, when this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle_age_seconds: Option<u64>,
+    /// Seconds until the next fetch is due, when this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_refresh_seconds: Option<u64>,
+    /// Seconds until the first X.509 authority held expires, when this was written; negative afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_expiry_seconds: Option<i64>,
     /// When the next fetch is due.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub next_refresh: Option<OffsetDateTime>,
@@ -57,6 +100,19 @@ pub struct Relationship {
     /// Local trust domains whose issuer names another endpoint for this partner and therefore receive nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<String>,
+}
+
+/// Who stopped a relationship in place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Who, in words.
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub why: String,
 }
 
 /// Bundle endpoint profile.
@@ -101,6 +157,8 @@ pub enum Health {
     Degraded,
     /// The last attempt failed and no bundle is held.
     Failing,
+    /// The partner has not confirmed the bundle within the maximum age; the issuers do not have it any more.
+    Expired,
 }
 
 impl Health {
@@ -111,6 +169,7 @@ impl Health {
             Self::Healthy => "healthy",
             Self::Degraded => "degraded",
             Self::Failing => "failing",
+            Self::Expired => "expired",
         }
     }
 }
@@ -128,6 +187,20 @@ pub struct Delivery {
     /// Why the last delivery failed; absent after a success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// Set while the issuer holds something else than was delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DeliveryDrift>,
+}
+
+/// An issuer holds something else than was delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryDrift {
+    /// When it was noticed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// Content digest of what the issuer holds; absent if it holds nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_digest: Option<String>,
 }
 
 /// `GET /v1/bundles`.
@@ -225,6 +298,9 @@ pub struct HistoryEntry {
     pub digest: String,
     /// The URL it was fetched from.
     pub source_url: String,
+    /// How it came in force.
+    #[serde(default)]
+    pub via: Via,
     /// X.509 authorities that appeared, against the bundle held before.
     pub x509_added: u32,
     /// X.509 authorities that went away.

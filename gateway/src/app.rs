@@ -1,7 +1,10 @@
 //! Wiring: what there is, which tasks run, what happens first and last.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+mod serving;
 
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use federation_specs::id::TrustDomain;
 use service_kit::{
     BoxError,
     clock::SharedClock,
@@ -15,16 +18,15 @@ use service_kit::{
 use crate::{
     admin_socket::AdminSocket,
     config::Config,
-    http::{Routes, admin, public_router},
+    http::admin,
     identity::WorkloadIdentity,
     issuer_client::IssuerClient,
-    listeners::{Certificates, Listener, ListenerError, endpoint_identity::EndpointIdentity},
+    listeners::ListenerError,
+    metrics::GatewayMetrics,
     partners::PartnerBundles,
-    readiness::Gathered,
-    refresh::{deliver::Deliveries, manager::Manager, updater::Updater, work::IssuerWork},
-    served::{ServedDomain, ServedDomains},
-    settings::{IssuerAddress, LocalDomain, Settings, SettingsError},
-    source::{self, issuer::IssuerSource},
+    refresh::{decisions::Decisions, deliver::Deliveries, manager::Manager, updater::Updater, work::IssuerWork},
+    served::ServedDomains,
+    settings::{IssuerAddress, Settings, SettingsError},
     store::{Store, StoreError},
 };
 
@@ -83,6 +85,7 @@ pub struct Gateway {
     manager: Manager,
     store: Store,
     readiness: Readiness,
+    metrics: GatewayMetrics,
     https_web: Option<SocketAddr>,
     https_spiffe: Option<SocketAddr>,
     // Released last.
@@ -105,7 +108,9 @@ impl Gateway {
             readiness.latch(part);
         }
         let mut tasks = Tasks::new(shutdown.clone(), Arc::clone(&clock));
+        let metrics = GatewayMetrics::new();
         if let Some(listener) = HealthListener::bind(&config.health, readiness.clone()).await? {
+            let listener = listener.with_metrics(metrics.registry().clone());
             tasks.spawn("health listener", listener.run(shutdown.clone()));
         }
 
@@ -116,18 +121,19 @@ impl Gateway {
         let served = Arc::new(ServedDomains::new(&settings.trust_domains, clock.now()));
         let partners = Arc::new(PartnerBundles::new(store.partner_bundles().await?));
         for domain in served.iter() {
-            restore(domain, &store).await?;
+            serving::restore(domain, &store).await?;
         }
 
-        let mut parts = Parts { settings, clock, shutdown, store, served, partners, readiness, tasks };
-        let clients = parts.issuer_clients()?;
+        let mut parts = Parts { settings, clock, shutdown, store, served, partners, readiness, metrics, tasks };
+        let mut identities = serving::Identities::new();
+        let clients = parts.issuer_clients(&mut identities)?;
         let manager = parts.relationships(&clients).await?;
         let (https_web, https_spiffe) = parts.listeners(&clients).await?;
-        parts.sources(&clients);
+        parts.sources(&clients, &mut identities)?;
         parts.admin(&manager)?;
         manager.start();
-        let Parts { store, readiness, tasks, .. } = parts;
-        Ok(Self { tasks, manager, store, readiness, https_web, https_spiffe, _lock: lock })
+        let Parts { store, readiness, metrics, tasks, .. } = parts;
+        Ok(Self { tasks, manager, store, readiness, metrics, https_web, https_spiffe, _lock: lock })
     }
 
     /// Address of the `https_web` listener.
@@ -145,6 +151,11 @@ impl Gateway {
         &self.readiness
     }
 
+    /// What it counts.
+    pub fn metrics(&self) -> &GatewayMetrics {
+        &self.metrics
+    }
+
     /// Runs until the shutdown it was started with, or until a task fails.
     ///
     /// # Errors
@@ -155,25 +166,6 @@ impl Gateway {
         self.store.close().await;
         Ok(outcome?)
     }
-}
-
-/// Serves what was served before the restart.
-async fn restore(domain: &ServedDomain, store: &Store) -> Result<(), StoreError> {
-    let trust_domain = domain.name();
-    match store.served(trust_domain).await {
-        Ok(None) => {}
-        Ok(Some(record)) => {
-            if let Err(error) = domain.publish(&record.bundle, record.changed_at) {
-                tracing::warn!(%trust_domain, %error, "stored own bundle not served");
-            }
-        }
-        // Its source will give it again.
-        Err(error @ StoreError::Unreadable { .. }) => {
-            tracing::warn!(%trust_domain, %error, "stored own bundle not served");
-        }
-        Err(error) => return Err(error),
-    }
-    Ok(())
 }
 
 async fn check(store: Store, latch: Latch, clock: SharedClock, shutdown: Shutdown) -> Result<(), BoxError> {
@@ -198,25 +190,27 @@ struct Parts {
     served: Arc<ServedDomains>,
     partners: Arc<PartnerBundles>,
     readiness: Readiness,
+    metrics: GatewayMetrics,
     tasks: Tasks,
 }
 
 impl Parts {
-    /// A connection to each domain's issuer, in the order of the domains. Nothing is dialled yet.
-    fn issuer_clients(&mut self) -> Result<Vec<IssuerClient>, Error> {
-        let mut identities: Vec<(PathBuf, Arc<WorkloadIdentity>)> = Vec::new();
+    /// A connection to the issuer of each domain that has one, in the order of the domains. Nothing is dialled yet.
+    fn issuer_clients(&mut self, identities: &mut serving::Identities) -> Result<Vec<IssuerClient>, Error> {
         let domains = self.settings.trust_domains.clone();
-        domains.iter().map(|domain| self.issuer_client(domain, &mut identities)).collect()
+        let with_issuer = domains.iter().filter_map(|domain| Some((&domain.name, domain.issuer.as_ref()?)));
+        with_issuer.map(|(name, address)| self.issuer_client(name, address, identities)).collect()
     }
 
     fn issuer_client(
         &mut self,
-        domain: &LocalDomain,
-        identities: &mut Vec<(PathBuf, Arc<WorkloadIdentity>)>,
+        trust_domain: &TrustDomain,
+        address: &IssuerAddress,
+        identities: &mut serving::Identities,
     ) -> Result<IssuerClient, Error> {
         let clock = Arc::clone(&self.clock);
-        let (address, socket) = match &domain.issuer {
-            IssuerAddress::Socket(path) => return Ok(IssuerClient::over_socket(domain.name.clone(), path, clock)),
+        let (address, socket) = match address {
+            IssuerAddress::Socket(path) => return Ok(IssuerClient::over_socket(trust_domain.clone(), path, clock)),
             IssuerAddress::Tls { address, workload_api_socket } => (address, workload_api_socket),
         };
         let known = identities.iter().find(|(path, _)| path == socket).map(|(_, identity)| Arc::clone(identity));
@@ -228,33 +222,45 @@ impl Parts {
         });
         let bundles: Arc<dyn BundleSource> = identity.bundles();
         let svid: Arc<dyn SvidSource> = identity.svid();
-        let expected = PeerPolicy::Exactly(domain.name.server_id());
+        let expected = PeerPolicy::Exactly(trust_domain.server_id());
         let tls = spiffe_client_config(bundles, Some(svid), expected, Arc::clone(&clock), &[ALPN_H2])?;
-        IssuerClient::over_tls(domain.name.clone(), address, tls, clock)
-            .map_err(|source| Error::Issuer { trust_domain: domain.name.to_string(), source })
+        IssuerClient::over_tls(trust_domain.clone(), address, tls, clock)
+            .map_err(|source| Error::Issuer { trust_domain: trust_domain.to_string(), source })
     }
 
     /// Everything about partners: what is held, deliveries, and what each issuer wants.
     async fn relationships(&mut self, clients: &[IssuerClient]) -> Result<Manager, Error> {
-        let locals = self.settings.trust_domains.iter().map(|domain| domain.name.clone());
-        let deliveries = Arc::new(Deliveries::load(locals, &self.store).await?);
+        let locals: Vec<_> = clients.iter().map(|client| client.trust_domain().clone()).collect();
+        let deliveries = Deliveries::load(locals, &self.store).await?.with_metrics(self.metrics.clone());
+        let deliveries = Arc::new(deliveries);
+        let decisions = Decisions::load(
+            self.store.clone(),
+            Arc::clone(&self.partners),
+            Arc::clone(&self.served),
+            self.settings.acceptance.clone(),
+            Arc::clone(&self.clock),
+        );
         let updater = Updater::new(
             self.settings.refresh,
             Arc::clone(&self.clock),
             self.store.clone(),
             Arc::clone(&self.partners),
             Arc::clone(&self.served),
+            decisions.await?,
         );
         let mut stored = self.store.issuer_relationships().await?;
-        stored.retain(|local, _| self.served.get(local).is_some());
+        stored.retain(|local, _| clients.iter().any(|client| client.trust_domain() == local));
         let configured = self.settings.relationships.clone();
-        let manager = Manager::load(configured, stored.clone(), updater, Arc::clone(&deliveries)).await?;
+        let default_policy = self.settings.default_policy;
+        let manager =
+            Manager::load(configured, default_policy, stored.clone(), updater, Arc::clone(&deliveries)).await?;
         for client in clients {
             let lane = Arc::clone(&deliveries).run(
                 client.clone(),
                 Arc::clone(&self.partners),
                 self.store.clone(),
                 Arc::clone(&self.clock),
+                self.settings.compare_interval,
                 self.shutdown.clone(),
             );
             self.tasks.spawn("delivery", lane);
@@ -267,73 +273,8 @@ impl Parts {
             );
             self.tasks.spawn("relationships of the issuer", work.run(self.shutdown.clone()));
         }
+        self.metrics.watch_partners(manager.clone(), Arc::clone(&self.partners), Arc::clone(&self.clock));
         Ok(manager)
-    }
-
-    /// Binds the public listeners; answers their addresses.
-    async fn listeners(&mut self, clients: &[IssuerClient]) -> Result<(Option<SocketAddr>, Option<SocketAddr>), Error> {
-        let latch = self.readiness.latch(LISTENERS);
-        let mut bound = Vec::new();
-        let mut https_web = None;
-        if let Some(web) = &self.settings.https_web {
-            let certificates = Certificates::web(web, &self.clock)?;
-            let router = public_router(Routes::bundles_and_oidc(&self.served));
-            let clock = Arc::clone(&self.clock);
-            let listener = Listener::bind("https_web", web.address, certificates, router, clock).await?;
-            https_web = Some(listener.address());
-            bound.push(listener);
-        }
-        let mut https_spiffe = None;
-        let mut endpoints = Vec::new();
-        if let Some(address) = self.settings.https_spiffe {
-            let mut identities: Vec<(Vec<String>, Arc<dyn SvidSource>)> = Vec::new();
-            for (domain, client) in self.served.iter().zip(clients) {
-                if let Some(id) = domain.settings().endpoint_id.clone() {
-                    let clock = Arc::clone(&self.clock);
-                    let data_dir = &self.settings.data_dir;
-                    let endpoint = EndpointIdentity::new(id, Arc::clone(domain), client.clone(), data_dir, clock);
-                    endpoint.restore();
-                    identities.push((domain.settings().server_names.clone(), endpoint.cell()));
-                    endpoints.push(endpoint);
-                }
-            }
-            if let Some(certificates) = Certificates::spiffe(&identities, &self.clock)? {
-                let router = public_router(Routes::bundles(&self.served));
-                let clock = Arc::clone(&self.clock);
-                let listener = Listener::bind("https_spiffe", address, certificates, router, clock).await?;
-                https_spiffe = Some(listener.address());
-                bound.push(listener);
-            }
-        }
-        let health = Gathered::new(latch, endpoints.iter().map(|endpoint| endpoint.id().to_string()));
-        for endpoint in endpoints {
-            self.tasks.spawn("endpoint identity", endpoint.run(health.clone(), self.shutdown.clone()));
-        }
-        for listener in bound {
-            self.tasks.spawn(listener.name(), listener.run(self.shutdown.clone()));
-        }
-        Ok((https_web, https_spiffe))
-    }
-
-    fn sources(&mut self, clients: &[IssuerClient]) {
-        let names = self.served.iter().map(|domain| domain.name().to_string());
-        let health = Gathered::new(self.readiness.latch(SOURCE), names);
-        for (domain, client) in self.served.iter().zip(clients) {
-            if domain.current().is_some() {
-                health.ready(domain.name().as_str());
-            }
-            let interval = domain.settings().poll_interval;
-            let source = IssuerSource::new(client.clone(), interval, Arc::clone(&self.clock));
-            let follow = source::follow(
-                Box::new(source),
-                Arc::clone(domain),
-                self.store.clone(),
-                Arc::clone(&self.clock),
-                health.clone(),
-                self.shutdown.clone(),
-            );
-            self.tasks.spawn("bundle source", follow);
-        }
     }
 
     fn admin(&mut self, manager: &Manager) -> Result<(), Error> {
@@ -344,6 +285,7 @@ impl Parts {
             partners: Arc::clone(&self.partners),
             store: self.store.clone(),
             readiness: self.readiness.clone(),
+            clock: Arc::clone(&self.clock),
         });
         self.tasks.spawn("admin socket", socket.serve(router, self.shutdown.clone()));
         Ok(())

@@ -8,11 +8,13 @@
 mod admin_socket;
 pub mod api;
 mod app;
+pub mod audit;
 pub mod config;
 pub mod http;
 mod identity;
 pub mod issuer_client;
 pub mod listeners;
+pub mod metrics;
 pub mod partners;
 mod readiness;
 pub mod refresh;
@@ -21,6 +23,7 @@ pub mod settings;
 pub mod source;
 pub mod store;
 
+use futures::future::BoxFuture;
 use service_kit::{clock::SharedClock, lifecycle::Shutdown, telemetry::LogHandle};
 
 pub use app::{Error, Gateway};
@@ -30,10 +33,18 @@ use config::Config;
 ///
 /// # Errors
 /// [`Error`] naming what to change.
-pub async fn run(config: Config, log: LogHandle, clock: SharedClock, shutdown: Shutdown) -> Result<(), Error> {
-    tracing::info!(data_dir = %config.data_dir.display(), level = log.current().as_str(), "gateway starts");
-    let gateway = Gateway::start(&config, clock, shutdown).await?;
-    let outcome = gateway.run().await;
-    tracing::info!("gateway stopped");
-    outcome
+pub fn run(
+    config: Config,
+    log: LogHandle,
+    clock: SharedClock,
+    shutdown: Shutdown,
+) -> BoxFuture<'static, Result<(), Error>> {
+    // Boxed, so that the whole service is compiled here and not once more in every binary.
+    Box::pin(async move {
+        tracing::info!(data_dir = %config.data_dir.display(), level = log.current().as_str(), "gateway starts");
+        let gateway = Gateway::start(&config, clock, shutdown).await?;
+        let outcome = gateway.run().await;
+        tracing::info!("gateway stopped");
+        outcome
+    })
 }

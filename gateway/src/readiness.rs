@@ -11,34 +11,58 @@ use service_kit::health::Latch;
 #[derive(Debug, Clone)]
 pub(crate) struct Gathered {
     latch: Latch,
-    missing: Arc<Mutex<BTreeMap<String, String>>>,
+    items: Arc<Mutex<Items>>,
+}
+
+#[derive(Debug, Default)]
+struct Items {
+    missing: BTreeMap<String, String>,
+    /// What an operator should know although the item works.
+    remarks: BTreeMap<String, String>,
 }
 
 impl Gathered {
     /// Waits for each of `items`.
     pub(crate) fn new(latch: Latch, items: impl IntoIterator<Item = String>) -> Self {
         let missing = items.into_iter().map(|item| (item, "starting".to_owned())).collect();
-        let gathered = Self { latch, missing: Arc::new(Mutex::new(missing)) };
+        let items = Items { missing, remarks: BTreeMap::new() };
+        let gathered = Self { latch, items: Arc::new(Mutex::new(items)) };
         gathered.report();
         gathered
     }
 
     /// The item works.
     pub(crate) fn ready(&self, item: &str) {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner).remove(item);
+        self.ready_but(item, None);
+    }
+
+    /// The item works, but an operator should know something.
+    pub(crate) fn ready_but(&self, item: &str, remark: Option<String>) {
+        {
+            let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+            items.missing.remove(item);
+            match remark {
+                Some(remark) => items.remarks.insert(item.to_owned(), remark),
+                None => items.remarks.remove(item),
+            };
+        }
         self.report();
     }
 
     /// The item does not work, and why.
     pub(crate) fn not_ready(&self, item: &str, reason: &str) {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(item.to_owned(), reason.to_owned());
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        items.missing.insert(item.to_owned(), reason.to_owned());
+        drop(items);
         self.report();
     }
 
     fn report(&self) {
-        match self.missing.lock().unwrap_or_else(PoisonError::into_inner).first_key_value() {
-            None => self.latch.ready(),
-            Some((item, reason)) => self.latch.not_ready(format!("{item}: {reason}")),
+        let items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        match (items.missing.first_key_value(), items.remarks.first_key_value()) {
+            (Some((item, reason)), _) => self.latch.not_ready(format!("{item}: {reason}")),
+            (None, Some((item, remark))) => self.latch.ready_but(format!("{item}: {remark}")),
+            (None, None) => self.latch.ready(),
         }
     }
 }
@@ -59,6 +83,11 @@ mod tests {
         assert_eq!(readiness.snapshot()["source"].reason.as_deref(), Some("b.example: refused"));
         gathered.ready("b.example");
         assert!(readiness.is_ready());
+        gathered.ready_but("b.example", Some("held".to_owned()));
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.snapshot()["source"].reason.as_deref(), Some("b.example: held"));
+        gathered.ready("b.example");
+        assert_eq!(readiness.snapshot()["source"].reason, None);
         Gathered::new(readiness.latch("none"), []);
         assert!(readiness.snapshot()["none"].ready);
     }

@@ -1,7 +1,10 @@
 //! The configuration after every value has been parsed and checked. What is here can be acted upon.
 
+mod acceptance;
+mod serving;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -12,9 +15,15 @@ use federation_specs::{
     id::{SpiffeId, TrustDomain},
     profile::{EndpointProfile, EndpointUrl},
 };
+use ipnet::IpNet;
 use url::Url;
 
-use crate::config::{self, Config, ProfileName};
+use crate::{
+    config::{self, Config, ProfileName},
+    refresh::{limits::AcceptanceLimits, policy::Policy},
+};
+
+pub use serving::{BundleMapSettings, ServingLimits, SourceSettings};
 
 /// Most trust domains one gateway serves.
 pub const MAX_TRUST_DOMAINS: usize = 10_000;
@@ -54,14 +63,24 @@ pub struct Settings {
     pub socket_path: PathBuf,
     /// The `https_web` listener.
     pub https_web: Option<WebListener>,
-    /// Address of the `https_spiffe` listener.
-    pub https_spiffe: Option<SocketAddr>,
+    /// The `https_spiffe` listener.
+    pub https_spiffe: Option<SpiffeListener>,
     /// Served trust domains, in the order of the file.
     pub trust_domains: Vec<LocalDomain>,
     /// Partners from the file.
     pub relationships: Vec<ConfiguredRelationship>,
     /// Limits of fetching.
     pub refresh: RefreshLimits,
+    /// Limits of accepting.
+    pub acceptance: AcceptanceLimits,
+    /// The policy of relationships created at issuers.
+    pub default_policy: Policy,
+    /// How often issuers are asked whether they still hold what was delivered.
+    pub compare_interval: Duration,
+    /// Limits of serving.
+    pub limits: ServingLimits,
+    /// The document with several bundles.
+    pub bundle_map: Option<BundleMapSettings>,
 }
 
 /// The `https_web` listener.
@@ -73,6 +92,17 @@ pub struct WebListener {
     pub cert_file_path: PathBuf,
     /// PEM private key.
     pub key_file_path: PathBuf,
+    /// Networks whose PROXY protocol headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The `https_spiffe` listener.
+#[derive(Debug, Clone)]
+pub struct SpiffeListener {
+    /// Address to listen on; the one of `https_web` when both profiles share a listener.
+    pub address: SocketAddr,
+    /// Networks whose PROXY protocol headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// A served trust domain.
@@ -80,10 +110,14 @@ pub struct WebListener {
 pub struct LocalDomain {
     /// Its name.
     pub name: TrustDomain,
-    /// How its issuer is reached.
-    pub issuer: IssuerAddress,
+    /// How its issuer is reached, if there is one.
+    pub issuer: Option<IssuerAddress>,
+    /// Where its bundle comes from, never empty.
+    pub sources: Vec<SourceSettings>,
     /// URL path of its bundle.
     pub path: String,
+    /// Hosts its documents are served under, lower case; every host if empty.
+    pub hosts: Vec<String>,
     /// Published refresh hint.
     pub refresh_hint: Duration,
     /// SPIFFE ID of the `https_spiffe` endpoint.
@@ -94,6 +128,21 @@ pub struct LocalDomain {
     pub poll_interval: Duration,
     /// OIDC discovery.
     pub oidc: Option<OidcSettings>,
+}
+
+impl LocalDomain {
+    /// Hosts its OIDC documents are served under, that of the issuer URL included; every host if empty.
+    pub fn oidc_hosts(&self) -> Vec<String> {
+        let mut hosts = self.hosts.clone();
+        let issuer = self.oidc.as_ref().and_then(|oidc| Url::parse(&oidc.issuer).ok());
+        if let Some(host) = issuer.as_ref().and_then(Url::host_str)
+            && !hosts.is_empty()
+            && !hosts.iter().any(|other| other == host)
+        {
+            hosts.push(host.to_owned());
+        }
+        hosts
+    }
 }
 
 /// How an issuer is reached.
@@ -138,6 +187,8 @@ pub struct ConfiguredRelationship {
     pub ca_file: Option<PathBuf>,
     /// First bundle of the endpoint's domain.
     pub bootstrap_bundle_file: Option<PathBuf>,
+    /// What becomes of changes.
+    pub policy: Policy,
 }
 
 /// Limits of fetching.
@@ -164,24 +215,39 @@ impl Settings {
         }
         let https_web = config.listeners.https_web.as_ref().map(web_listener).transpose()?;
         let https_spiffe = match &config.listeners.https_spiffe {
-            Some(listener) => {
-                Some(socket_address("listeners.https_spiffe.bind_address", &listener.bind_address, listener.bind_port)?)
-            }
+            Some(listener) => Some(SpiffeListener {
+                address: socket_address(
+                    "listeners.https_spiffe.bind_address",
+                    &listener.bind_address,
+                    listener.bind_port,
+                )?,
+                trusted_proxies: serving::networks(
+                    "listeners.https_spiffe.proxy_protocol_trusted_cidrs",
+                    &listener.proxy_protocol_trusted_cidrs,
+                )?,
+            }),
             None => None,
         };
         if https_web.is_none() && https_spiffe.is_none() {
             return Err(error("listeners", "is empty; configure https_web, https_spiffe or both"));
         }
-        if let (Some(web), Some(spiffe)) = (&https_web, https_spiffe)
-            && web.address == spiffe
-            && spiffe.port() != 0
-        {
+        let shared = shared_listener(https_web.as_ref(), https_spiffe.as_ref(), config)?;
+        let mut paths = serving::UsedPaths::default();
+        let trust_domains = local_domains(config, https_web.is_some(), https_spiffe.is_some(), &mut paths)?;
+        let bundle_map = match &config.bundle_map {
+            Some(_) if https_web.is_none() => {
+                return Err(error("bundle_map", "needs the https_web listener; configure listeners.https_web"));
+            }
+            Some(map) => Some(serving::bundle_map(map, &trust_domains, &mut paths)?),
+            None => None,
+        };
+        if shared && config.trust_domains.iter().all(|domain| domain.server_names.is_empty()) {
             return Err(error(
                 "listeners",
-                format!("https_web and https_spiffe both use {spiffe}; give them different ports"),
+                "https_web and https_spiffe share an address, but no trust domain has server_names, so nobody would \
+                 be shown an X509-SVID; set server_names, for example spiffe.gateway.example, or use different ports",
             ));
         }
-        let trust_domains = local_domains(config, https_web.is_some(), https_spiffe.is_some())?;
         let relationships = relationships(config, &trust_domains)?;
         Ok(Self {
             data_dir: config.data_dir.clone(),
@@ -191,8 +257,61 @@ impl Settings {
             trust_domains,
             relationships,
             refresh: refresh_limits(&config.refresh)?,
+            acceptance: acceptance::limits(&config.refresh.accept)?,
+            default_policy: acceptance::default_policy(&config.refresh)?,
+            compare_interval: at_least(
+                "refresh.compare_interval".to_owned(),
+                config.refresh.compare_interval.0,
+                MIN_INTERVAL,
+            )?,
+            limits: serving::limits(&config.limits)?,
+            bundle_map,
         })
     }
+
+    /// Whether one listener serves both profiles.
+    pub fn shares_listener(&self) -> bool {
+        matches!((&self.https_web, &self.https_spiffe), (Some(web), Some(spiffe)) if same_place(web, spiffe))
+    }
+}
+
+/// Port 0 takes any free port, so that two listeners never meet there.
+fn same_place(web: &WebListener, spiffe: &SpiffeListener) -> bool {
+    web.address == spiffe.address && web.address.port() != 0
+}
+
+/// Whether both profiles share a listener, which then believes the same networks.
+fn shared_listener(
+    web: Option<&WebListener>,
+    spiffe: Option<&SpiffeListener>,
+    config: &Config,
+) -> Result<bool, SettingsError> {
+    let (Some(web), Some(spiffe)) = (web, spiffe) else { return Ok(false) };
+    if !same_place(web, spiffe) {
+        return Ok(false);
+    }
+    if web.trusted_proxies != spiffe.trusted_proxies {
+        return Err(error(
+            "listeners.https_spiffe.proxy_protocol_trusted_cidrs",
+            "differs from that of https_web, whose listener it shares; write the same networks in both",
+        ));
+    }
+    // A name that selects an X509-SVID would never see the web certificate its OIDC issuer needs.
+    for (index, domain) in config.trust_domains.iter().enumerate() {
+        let host = domain.oidc.as_ref().and_then(|oidc| Url::parse(&oidc.issuer).ok());
+        let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
+        let mut names = config.trust_domains.iter().flat_map(|domain| &domain.server_names);
+        if names.any(|name| name.eq_ignore_ascii_case(host)) {
+            return Err(error(
+                format!("trust_domains[{index}].oidc.issuer"),
+                format!(
+                    "its host `{host}` is in server_names and would be shown an X509-SVID; use different names for the \
+                     profiles"
+                ),
+            ));
+        }
+    }
+    Ok(true)
 }
 
 fn web_listener(listener: &config::WebListener) -> Result<WebListener, SettingsError> {
@@ -205,6 +324,10 @@ fn web_listener(listener: &config::WebListener) -> Result<WebListener, SettingsE
         key_file_path: non_empty(
             "listeners.https_web.serving_cert_file.key_file_path",
             &listener.serving_cert_file.key_file_path,
+        )?,
+        trusted_proxies: serving::networks(
+            "listeners.https_web.proxy_protocol_trusted_cidrs",
+            &listener.proxy_protocol_trusted_cidrs,
         )?,
     })
 }
@@ -233,7 +356,12 @@ fn at_least(key: String, value: Duration, floor: Duration) -> Result<Duration, S
     Ok(value)
 }
 
-fn local_domains(config: &Config, web: bool, spiffe: bool) -> Result<Vec<LocalDomain>, SettingsError> {
+fn local_domains(
+    config: &Config,
+    web: bool,
+    spiffe: bool,
+    paths: &mut serving::UsedPaths,
+) -> Result<Vec<LocalDomain>, SettingsError> {
     if config.trust_domains.is_empty() {
         return Err(error("trust_domains", "is empty; list at least one trust domain to serve"));
     }
@@ -242,7 +370,6 @@ fn local_domains(config: &Config, web: bool, spiffe: bool) -> Result<Vec<LocalDo
     }
     let mut domains: Vec<LocalDomain> = Vec::with_capacity(config.trust_domains.len());
     let mut names = BTreeSet::new();
-    let mut paths: BTreeMap<String, String> = BTreeMap::new();
     for (index, domain) in config.trust_domains.iter().enumerate() {
         let key = format!("trust_domains[{index}]");
         let checked = local_domain(&key, domain)?;
@@ -261,16 +388,12 @@ fn local_domains(config: &Config, web: bool, spiffe: bool) -> Result<Vec<LocalDo
             served.push((oidc.jwks_path.clone(), "oidc.issuer"));
         }
         for (path, what) in served {
-            let owner = format!("{key}.{what}");
-            if let Some(other) = paths.insert(path.clone(), owner.clone()) {
-                return Err(error(
-                    owner,
-                    format!("the URL path `{path}` is already used by {other}; choose another one"),
-                ));
-            }
+            let hosts = if what == "path" { checked.hosts.clone() } else { checked.oidc_hosts() };
+            paths.take(&hosts, &path, &format!("{key}.{what}"))?;
         }
         domains.push(checked);
     }
+    serving::check_endpoint_ids(&domains)?;
     if spiffe && domains.iter().all(|domain| domain.endpoint_id.is_none()) {
         return Err(error(
             "listeners.https_spiffe",
@@ -288,7 +411,7 @@ fn local_domain(key: &str, domain: &config::TrustDomain) -> Result<LocalDomain, 
         None => format!("/{name}"),
     };
     let endpoint_id = match &domain.endpoint_id {
-        Some(text) => Some(endpoint_id(&format!("{key}.endpoint_id"), text, &name)?),
+        Some(text) => Some(endpoint_id(&format!("{key}.endpoint_id"), text)?),
         None => None,
     };
     let mut server_names = vec![name.as_str().to_owned()];
@@ -298,8 +421,13 @@ fn local_domain(key: &str, domain: &config::TrustDomain) -> Result<LocalDomain, 
         server_names.push(lower);
     }
     Ok(LocalDomain {
-        issuer: issuer_address(&format!("{key}.issuer"), &domain.issuer)?,
+        issuer: match &domain.issuer {
+            Some(issuer) => Some(issuer_address(&format!("{key}.issuer"), issuer)?),
+            None => None,
+        },
+        sources: serving::sources(key, domain)?,
         path,
+        hosts: serving::hosts(&format!("{key}.hosts"), &domain.hosts)?,
         refresh_hint: at_least(format!("{key}.refresh_hint"), domain.refresh_hint.0, MIN_INTERVAL)?,
         endpoint_id,
         server_names,
@@ -309,18 +437,12 @@ fn local_domain(key: &str, domain: &config::TrustDomain) -> Result<LocalDomain, 
     })
 }
 
-fn endpoint_id(key: &str, text: &str, domain: &TrustDomain) -> Result<SpiffeId, SettingsError> {
+fn endpoint_id(key: &str, text: &str) -> Result<SpiffeId, SettingsError> {
     let id = SpiffeId::parse(text).map_err(|cause| error(key, format!("{cause}")))?;
-    if !id.is_member_of(domain) {
-        return Err(error(
-            key,
-            format!("`{id}` is not in trust domain `{domain}`, whose issuer has to sign it; use spiffe://{domain}/…"),
-        ));
-    }
     if !id.is_workload() {
         return Err(error(
             key,
-            format!("`{id}` is reserved and the issuer will not mint it; choose a path outside /spire"),
+            format!("`{id}` is no workload's and the issuer will not mint it; choose a path outside /spire"),
         ));
     }
     Ok(id)
@@ -386,12 +508,18 @@ fn relationships(config: &Config, local: &[LocalDomain]) -> Result<Vec<Configure
     if config.relationships.len() > MAX_RELATIONSHIPS {
         return Err(error("relationships", format!("has more than {MAX_RELATIONSHIPS} items; use several gateways")));
     }
-    let local: BTreeSet<TrustDomain> = local.iter().map(|domain| domain.name.clone()).collect();
+    let without_issuer = local.iter().all(|domain| domain.issuer.is_none());
+    if without_issuer && !config.relationships.is_empty() {
+        return Err(error("relationships", "no trust domain has an issuer that could receive a partner's bundle"));
+    }
+    let receivers = local.iter().filter(|domain| domain.issuer.is_some());
+    let local: BTreeSet<TrustDomain> = receivers.map(|domain| domain.name.clone()).collect();
+    let defaults = acceptance::default_policy(&config.refresh)?;
     let mut seen = BTreeSet::new();
     let mut checked = Vec::with_capacity(config.relationships.len());
     for (index, item) in config.relationships.iter().enumerate() {
         let key = format!("relationships[{index}]");
-        let relationship = relationship(&key, item, &local)?;
+        let relationship = relationship(&key, item, &local, defaults)?;
         if !seen.insert(relationship.trust_domain.clone()) {
             return Err(error(
                 format!("{key}.trust_domain"),
@@ -407,6 +535,7 @@ fn relationship(
     key: &str,
     item: &config::Relationship,
     local: &BTreeSet<TrustDomain>,
+    defaults: Policy,
 ) -> Result<ConfiguredRelationship, SettingsError> {
     let trust_domain = TrustDomain::from_name_or_id(&item.trust_domain)
         .map_err(|cause| error(format!("{key}.trust_domain"), format!("{cause}")))?;
@@ -415,7 +544,10 @@ fn relationship(
         let key = format!("{key}.local_trust_domains[{index}]");
         let name = TrustDomain::from_name_or_id(name).map_err(|cause| error(key.clone(), format!("{cause}")))?;
         if !local.contains(&name) {
-            return Err(error(key, format!("`{name}` is not served by this gateway; add it to trust_domains")));
+            return Err(error(
+                key,
+                format!("`{name}` is not served by this gateway with an issuer; add it to trust_domains"),
+            ));
         }
         receivers.insert(name);
     }
@@ -464,6 +596,7 @@ fn relationship(
         profile,
         ca_file: item.ca_file.clone(),
         bootstrap_bundle_file: item.bootstrap_bundle_file.clone(),
+        policy: acceptance::policy(key, item, defaults)?,
     })
 }
 

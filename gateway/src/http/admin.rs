@@ -5,6 +5,12 @@
 //! | `GET /v1/relationships` | [`RelationshipList`] |
 //! | `GET /v1/relationships/{trust_domain}` | [`Relationship`] |
 //! | `POST /v1/relationships/{trust_domain}/refresh` | [`RefreshResult`] once it is done |
+//! | `POST /v1/relationships/{trust_domain}/approve`, `…/reject` | [`crate::api::Decided`] |
+//! | `POST /v1/relationships/{trust_domain}/freeze`, `…/unfreeze` | [`crate::api::Decided`] |
+//! | `POST /v1/relationships/{trust_domain}/restore` | [`crate::api::Decided`] |
+//! | `GET /v1/audit?last=\|after=&limit=&subject=` | [`crate::api::audit::AuditPage`] |
+//! | `GET /v1/audit/export?after=&limit=` | JSON lines, each a record with its hash |
+//! | `GET /v1/audit/verify?head=` | [`crate::api::audit::AuditReport`] |
 //! | `GET /v1/bundles` | [`BundleList`] |
 //! | `GET /v1/bundles/{trust_domain}?format=spiffe\|pem` | the bundle |
 //! | `GET /v1/bundles/{trust_domain}/history` | [`BundleHistory`] |
@@ -15,16 +21,16 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, Query, State},
+    extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use federation_specs::{bundle::Bundle, bundle_json, id::TrustDomain};
 use http::{Method, Uri, header};
 use serde::Deserialize;
-use service_kit::health::Readiness;
+use service_kit::{clock::SharedClock, health::Readiness};
 
-use super::problem::AdminError;
+use super::{admin_peer::Peer, problem::AdminError};
 use crate::{
     api::{
         BundleHistory, BundleKind, BundleList, BundleSummary, HealthReport, RefreshRequest, RefreshResult,
@@ -52,9 +58,11 @@ pub struct Admin {
     pub store: Store,
     /// Subsystems.
     pub readiness: Readiness,
+    /// The clock.
+    pub clock: SharedClock,
 }
 
-type Answer<T> = Result<Json<T>, AdminError>;
+pub(super) type Answer<T> = Result<Json<T>, AdminError>;
 
 /// The service of the admin socket.
 pub fn router(admin: Admin) -> Router {
@@ -62,10 +70,13 @@ pub fn router(admin: Admin) -> Router {
         .route("/v1/relationships", get(list_relationships))
         .route("/v1/relationships/{trust_domain}", get(show_relationship))
         .route("/v1/relationships/{trust_domain}/refresh", post(refresh))
+        .merge(super::admin_decisions::routes())
+        .merge(super::admin_audit::routes())
         .route("/v1/bundles", get(list_bundles))
         .route("/v1/bundles/{trust_domain}", get(show_bundle))
         .route("/v1/bundles/{trust_domain}/history", get(history))
         .route("/v1/health", get(health))
+        .merge(super::sources::router())
         .fallback(async |uri: Uri| AdminError::NoSuchPath(uri.path().chars().take(256).collect()))
         .method_not_allowed_fallback(async |method: Method| AdminError::Method(method))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -81,13 +92,23 @@ async fn show_relationship(State(admin): State<Admin>, Path(name): Path<String>)
     admin.manager.get(&partner).map(Json).ok_or(AdminError::NoRelationship(partner))
 }
 
-async fn refresh(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer<RefreshResult> {
+/// The body, or its default where none was sent.
+pub(super) fn body<T: Default + serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, AdminError> {
+    match bytes.is_empty() {
+        true => Ok(T::default()),
+        false => serde_json::from_slice(bytes).map_err(|cause| AdminError::Body(cause.to_string())),
+    }
+}
+
+async fn refresh(
+    State(admin): State<Admin>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(name): Path<String>,
+    bytes: Bytes,
+) -> Answer<RefreshResult> {
     let partner = TrustDomain::from_name_or_id(&name)?;
-    let options = match body.is_empty() {
-        true => RefreshRequest::default(),
-        false => serde_json::from_slice(&body).map_err(|cause| AdminError::Body(cause.to_string()))?,
-    };
-    let changed = admin.manager.refresh(&partner, options).await?;
+    let options: RefreshRequest = body(&bytes)?;
+    let changed = admin.manager.refresh(&partner, options, peer.actor().await).await?;
     let relationship = admin.manager.get(&partner).ok_or(AdminError::NoRelationship(partner))?;
     Ok(Json(RefreshResult { changed, relationship }))
 }

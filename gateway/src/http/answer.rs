@@ -1,5 +1,7 @@
 //! Answers of the public listeners, with SPIRE's texts for what goes wrong (SPIRE 1.15).
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -24,18 +26,32 @@ pub(crate) const NO_JWT_KEYS: &str = "jwt not supported/enabled in this service"
 /// Methods the public listeners answer.
 const ALLOWED: &str = "GET, HEAD";
 
-/// The document, or 304 when the client's copy is still good. HEAD gets the headers of GET.
-pub(crate) fn document(rendered: &Rendered, method: &Method, request: &HeaderMap) -> Response<Body> {
-    if rendered.is_fresh_for(request) {
+/// The document in the encoding the client likes best, or 304 when the client's copy is still good. HEAD gets the
+/// headers of GET. `age` is how long ago the document was last known to be current, if it is not now.
+pub(crate) fn document(
+    rendered: &Rendered,
+    method: &Method,
+    request: &HeaderMap,
+    age: Option<Duration>,
+) -> Response<Body> {
+    let chosen = rendered.choose(request);
+    let fresh = rendered.is_fresh_for(chosen, request);
+    let mut response = if fresh {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        *response.headers_mut() = rendered.headers().clone();
+        *response.headers_mut() = chosen.headers().clone();
         response.headers_mut().remove(header::CONTENT_TYPE);
-        return response;
+        response.headers_mut().remove(header::CONTENT_ENCODING);
+        response
+    } else {
+        let mut response = Response::new(body_for(method, chosen.body().clone()));
+        *response.headers_mut() = chosen.headers().clone();
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(chosen.body().len()));
+        response
+    };
+    if let Some(age) = age {
+        response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
     }
-    let mut response = Response::new(body_for(method, rendered.body().clone()));
-    *response.headers_mut() = rendered.headers().clone();
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(rendered.body().len()));
     response
 }
 

@@ -8,7 +8,7 @@ use crate::served::{Document, ServedDomain};
 
 pub(super) fn answer(domain: &ServedDomain, method: &Method, headers: &HeaderMap) -> Response<Body> {
     match domain.discovery_document() {
-        Document::Rendered(rendered) => answer::document(&rendered, method, headers),
+        Document::Rendered(rendered) => answer::document(&rendered, method, headers, None),
         Document::NotYet | Document::NoJwtKeys => answer::error(StatusCode::NOT_FOUND, answer::NOT_FOUND, method),
     }
 }

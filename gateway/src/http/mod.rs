@@ -1,13 +1,17 @@
 //! What the listeners answer: bundles and OIDC documents in public, the admin API on the local socket.
 
 pub mod admin;
+mod admin_audit;
+mod admin_decisions;
+pub(crate) mod admin_peer;
 mod answer;
 mod bundle;
 mod discovery;
 mod jwks;
 mod problem;
+pub(crate) mod sources;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -15,10 +19,17 @@ use axum::{
     error_handling::HandleErrorLayer,
     extract::{Request, State},
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use service_kit::{clock::SharedClock, metrics::Counter};
+use time::OffsetDateTime;
 use tower::{BoxError, ServiceBuilder, limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer, timeout::TimeoutLayer};
 
-use crate::served::{ServedDomain, ServedDomains};
+use crate::{
+    listeners::{client::ClientAddress, rate_limit::RateLimiter},
+    metrics::{GatewayMetrics, RequestCounters},
+    served::{ServedDomain, ServedDomains, bundle_map::BundleMap},
+    settings::ServingLimits,
+};
 
 /// Requests answered at the same moment by one listener; further ones get 503 at once.
 pub const MAX_CONCURRENT_REQUESTS: usize = 4096;
@@ -32,71 +43,192 @@ enum Resource {
     Bundle(Arc<ServedDomain>),
     Discovery(Arc<ServedDomain>),
     Jwks(Arc<ServedDomain>),
+    BundleMap(Arc<BundleMap>),
+}
+
+/// A resource and the counters of its requests.
+#[derive(Debug, Clone)]
+struct Target {
+    resource: Resource,
+    requests: Arc<RequestCounters>,
+}
+
+/// The targets of one path.
+#[derive(Debug, Default)]
+struct Place {
+    /// Under hosts of their own.
+    by_host: HashMap<String, Target>,
+    /// Under every other host.
+    any_host: Option<Target>,
 }
 
 /// The paths of one public listener, matched exactly; query strings are ignored.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Routes {
-    paths: HashMap<String, Resource>,
+    paths: HashMap<String, Place>,
+    /// Requests for nothing.
+    nothing: RequestCounters,
 }
 
 impl Routes {
     /// Bundles of every domain.
-    pub fn bundles(domains: &ServedDomains) -> Self {
-        let paths = domains
-            .iter()
-            .map(|domain| (domain.settings().path.clone(), Resource::Bundle(Arc::clone(domain))))
-            .collect();
-        Self { paths }
+    pub fn bundles(domains: &ServedDomains, metrics: &GatewayMetrics) -> Self {
+        let mut routes = Self { paths: HashMap::new(), nothing: metrics.requests("", "") };
+        for domain in domains.iter() {
+            let settings = domain.settings();
+            let target = Target {
+                resource: Resource::Bundle(Arc::clone(domain)),
+                requests: Arc::new(metrics.requests(domain.name().as_str(), "bundle")),
+            };
+            routes.add(&settings.path, &settings.hosts, target);
+        }
+        routes
     }
 
     /// Bundles of every domain, and the OIDC documents of those that have them.
-    pub fn bundles_and_oidc(domains: &ServedDomains) -> Self {
-        let mut routes = Self::bundles(domains);
+    pub fn bundles_and_oidc(domains: &ServedDomains, metrics: &GatewayMetrics) -> Self {
+        let mut routes = Self::bundles(domains, metrics);
         for domain in domains.iter() {
             if let Some(oidc) = &domain.settings().oidc {
-                routes.paths.insert(oidc.discovery_path.clone(), Resource::Discovery(Arc::clone(domain)));
-                routes.paths.insert(oidc.jwks_path.clone(), Resource::Jwks(Arc::clone(domain)));
+                let hosts = domain.settings().oidc_hosts();
+                let name = domain.name().as_str();
+                let discovery = Target {
+                    resource: Resource::Discovery(Arc::clone(domain)),
+                    requests: Arc::new(metrics.requests(name, "oidc_discovery")),
+                };
+                let jwks = Target {
+                    resource: Resource::Jwks(Arc::clone(domain)),
+                    requests: Arc::new(metrics.requests(name, "oidc_keys")),
+                };
+                routes.add(&oidc.discovery_path, &hosts, discovery);
+                routes.add(&oidc.jwks_path, &hosts, jwks);
             }
         }
         routes
     }
 
-    fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<Body> {
-        let resource = self.paths.get(path);
-        if method != Method::GET && method != Method::HEAD {
-            let text = match resource {
-                Some(Resource::Discovery(_) | Resource::Jwks(_)) => "method not allowed",
-                Some(Resource::Bundle(_)) | None => answer::METHOD_NOT_ALLOWED,
-            };
-            return answer::error(StatusCode::METHOD_NOT_ALLOWED, text, method);
+    /// The bundle map at `path`.
+    #[must_use]
+    pub(crate) fn with_bundle_map(mut self, path: &str, map: BundleMap, metrics: &GatewayMetrics) -> Self {
+        let target = Target {
+            resource: Resource::BundleMap(Arc::new(map)),
+            requests: Arc::new(metrics.requests("", "bundle_map")),
+        };
+        self.add(path, &[], target);
+        self
+    }
+
+    fn add(&mut self, path: &str, hosts: &[String], target: Target) {
+        let place = self.paths.entry(path.to_owned()).or_default();
+        if hosts.is_empty() {
+            place.any_host = Some(target);
+        } else {
+            place.by_host.extend(hosts.iter().map(|host| (host.clone(), target.clone())));
         }
-        match resource {
-            Some(Resource::Bundle(domain)) => bundle::answer(domain, method, headers),
+    }
+
+    fn find(&self, uri: &Uri, headers: &HeaderMap) -> Option<&Target> {
+        let place = self.paths.get(uri.path())?;
+        if place.by_host.is_empty() {
+            return place.any_host.as_ref();
+        }
+        let own = host(uri, headers).and_then(|host| place.by_host.get(&*host));
+        own.or(place.any_host.as_ref())
+    }
+
+    fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap, now: OffsetDateTime) -> Response<Body> {
+        let target = self.find(uri, headers);
+        let response = match target.map(|target| &target.resource) {
+            resource if method != Method::GET && method != Method::HEAD => {
+                let text = match resource {
+                    Some(Resource::Discovery(_) | Resource::Jwks(_)) => "method not allowed",
+                    Some(Resource::Bundle(_) | Resource::BundleMap(_)) | None => answer::METHOD_NOT_ALLOWED,
+                };
+                answer::error(StatusCode::METHOD_NOT_ALLOWED, text, method)
+            }
+            Some(Resource::Bundle(domain)) => bundle::answer(domain, method, headers, now),
+            Some(Resource::BundleMap(map)) => bundle::answer_map(map, method, headers, now),
             Some(Resource::Discovery(domain)) => discovery::answer(domain, method, headers),
-            Some(Resource::Jwks(domain)) => jwks::answer(domain, method, headers),
+            Some(Resource::Jwks(domain)) => jwks::answer(domain, method, headers, now),
             None => answer::error(StatusCode::NOT_FOUND, answer::NOT_FOUND, method),
-        }
+        };
+        target.map_or(&self.nothing, |target| &target.requests).count(response.status());
+        response
     }
 }
 
+/// The host asked for, in lower case and without port: of the URL (HTTP/2), or of the `Host` header.
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
+    let host = match uri.host() {
+        Some(host) => host,
+        None => {
+            let value = headers.get(header::HOST)?.to_str().ok()?;
+            match value.rsplit_once(':') {
+                Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+                _ => value,
+            }
+        }
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let upper = host.bytes().any(|byte| byte.is_ascii_uppercase());
+    Some(if upper { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) })
+}
+
+/// What the requests of one public listener meet.
+struct Site {
+    routes: Routes,
+    limiter: Option<Arc<RateLimiter>>,
+    rate_limited: Counter,
+    clock: SharedClock,
+}
+
+/// The limit of requests a second, if there is one. Routers of one listener share it.
+pub(crate) fn rate_limiter(limits: &ServingLimits) -> Option<Arc<RateLimiter>> {
+    limits.requests_per_second.map(|rate| Arc::new(RateLimiter::new(rate, limits.burst)))
+}
+
 /// The service of one public listener.
-pub fn public_router(routes: Routes) -> Router {
+pub(crate) fn public_router(
+    routes: Routes,
+    limiter: Option<Arc<RateLimiter>>,
+    rate_limited: Counter,
+    clock: SharedClock,
+) -> Router {
+    let site = Arc::new(Site { routes, limiter, rate_limited, clock });
+    let shed = Arc::clone(&site);
+    let overloaded = move |method: Method, error: BoxError| {
+        shed.routes.nothing.count(StatusCode::SERVICE_UNAVAILABLE);
+        overloaded(method, error)
+    };
     let limits = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(overloaded))
         .layer(LoadShedLayer::new())
         .layer(ConcurrencyLimitLayer::new(MAX_CONCURRENT_REQUESTS))
         .layer(TimeoutLayer::new(REQUEST_TIMEOUT));
-    Router::new().fallback(public).with_state(Arc::new(routes)).layer(limits)
+    Router::new().fallback(public).with_state(site).layer(limits)
 }
 
-async fn public(State(routes): State<Arc<Routes>>, request: Request) -> Response<Body> {
-    routes.answer(request.method(), request.uri().path(), request.headers())
+async fn public(State(site): State<Arc<Site>>, request: Request) -> Response<Body> {
+    let now = site.clock.now();
+    if let (Some(limiter), Some(client)) = (&site.limiter, request.extensions().get::<ClientAddress>())
+        && let Err(wait) = limiter.take((*client).into(), now)
+    {
+        site.rate_limited.increment(1);
+        site.routes.nothing.count(StatusCode::TOO_MANY_REQUESTS);
+        let text = "429 too many requests, try again later";
+        return try_again(StatusCode::TOO_MANY_REQUESTS, text, request.method(), wait);
+    }
+    site.routes.answer(request.method(), request.uri(), request.headers(), now)
 }
 
 async fn overloaded(method: Method, _error: BoxError) -> Response<Body> {
-    let mut response = answer::error(StatusCode::SERVICE_UNAVAILABLE, "503 overloaded, try again", &method);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let text = "503 overloaded, try again";
+    try_again(StatusCode::SERVICE_UNAVAILABLE, text, &method, Duration::from_secs(1))
+}
+
+fn try_again(status: StatusCode, text: &str, method: &Method, wait: Duration) -> Response<Body> {
+    let mut response = answer::error(status, text, method);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
     response
 }
 

@@ -9,7 +9,8 @@ use http::{HeaderValue, StatusCode, header};
 
 use crate::{
     api::{PROBLEM_MEDIA_TYPE, Problem},
-    refresh::manager::RefreshError,
+    audit::MAX_WHY_BYTES,
+    refresh::{decision_error::DecisionError, manager::RefreshError},
     store::StoreError,
 };
 
@@ -24,14 +25,20 @@ pub(super) enum AdminError {
     NoBundle(TrustDomain),
     #[error("format `{0}` is not known; use spiffe or pem")]
     Format(String),
-    #[error("the request body is no refresh request: {0}")]
+    #[error("the request body is not what is expected here: {0}")]
     Body(String),
+    #[error("the query is not what is expected here: {0}")]
+    Query(String),
+    #[error("the reason is longer than {MAX_WHY_BYTES} bytes")]
+    LongReason,
     #[error("nothing is at `{0}`")]
     NoSuchPath(String),
     #[error("this path does not take {0}")]
     Method(http::Method),
     #[error(transparent)]
     Refresh(#[from] RefreshError),
+    #[error("what the sources give cannot be published: {0}")]
+    Source(#[source] service_kit::BoxError),
     #[error("the gateway's database failed; see its log")]
     Store(#[from] StoreError),
 }
@@ -41,7 +48,8 @@ impl AdminError {
         match self {
             Self::TrustDomain(_) => (StatusCode::BAD_REQUEST, "bad trust domain"),
             Self::Format(_) => (StatusCode::BAD_REQUEST, "bad format"),
-            Self::Body(_) => (StatusCode::BAD_REQUEST, "bad request body"),
+            Self::Body(_) | Self::LongReason => (StatusCode::BAD_REQUEST, "bad request body"),
+            Self::Query(_) => (StatusCode::BAD_REQUEST, "bad query"),
             Self::NoRelationship(_) => (StatusCode::NOT_FOUND, "unknown relationship"),
             Self::NoBundle(_) => (StatusCode::NOT_FOUND, "unknown bundle"),
             Self::NoSuchPath(_) => (StatusCode::NOT_FOUND, "unknown path"),
@@ -50,16 +58,33 @@ impl AdminError {
             Self::Refresh(RefreshError::Failed(_)) => (StatusCode::BAD_GATEWAY, "refresh failed"),
             Self::Refresh(RefreshError::Conflict { .. }) => (StatusCode::CONFLICT, "conflicting endpoints"),
             Self::Refresh(RefreshError::Busy(_)) => (StatusCode::TOO_MANY_REQUESTS, "too many refreshes"),
+            Self::Refresh(RefreshError::Decision(error)) => decision(error),
             Self::Refresh(RefreshError::Stopped) => (StatusCode::SERVICE_UNAVAILABLE, "refresh given up"),
+            Self::Source(_) => (StatusCode::INTERNAL_SERVER_ERROR, "bundle not published"),
             Self::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "database failure"),
         }
     }
 }
 
+fn decision(error: &DecisionError) -> (StatusCode, &'static str) {
+    match error {
+        DecisionError::UnknownBundle { .. } => (StatusCode::NOT_FOUND, "unknown bundle"),
+        DecisionError::Ambiguous { .. } => (StatusCode::BAD_REQUEST, "ambiguous bundle"),
+        DecisionError::Damaged { .. } | DecisionError::Store(_) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "database failure")
+        }
+        DecisionError::Limit(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unacceptable bundle"),
+        _ => (StatusCode::CONFLICT, "decision not possible"),
+    }
+}
+
 impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
-        if let Self::Store(error) = &self {
-            tracing::error!(%error, "admin request failed");
+        match &self {
+            Self::Store(error) | Self::Refresh(RefreshError::Decision(DecisionError::Store(error))) => {
+                tracing::error!(%error, "admin request failed");
+            }
+            _ => {}
         }
         let (status, title) = self.kind();
         let problem = Problem { status: status.as_u16(), title: title.to_owned(), detail: self.to_string() };

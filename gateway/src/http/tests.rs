@@ -7,9 +7,45 @@ fn empty_domains() -> ServedDomains {
     ServedDomains::new(&[], datetime!(2026-11-22 12:00 UTC))
 }
 
+fn router(limiter: Option<Arc<RateLimiter>>) -> Router {
+    let metrics = GatewayMetrics::new();
+    let routes = Routes::bundles_and_oidc(&empty_domains(), &metrics);
+    let clock = Arc::new(service_kit::clock::ManualClock::new(datetime!(2026-11-22 12:00 UTC)));
+    public_router(routes, limiter, metrics.rate_limited("https_web"), clock)
+}
+
+#[tokio::test]
+async fn clients_beyond_their_rate_get_429_with_retry_after() {
+    let router = router(Some(Arc::new(RateLimiter::new(1, 2))));
+    let ask = async |client: &str| {
+        let mut request = http::Request::builder().uri("/x").body(Body::empty()).unwrap();
+        request.extensions_mut().insert(ClientAddress(client.parse().unwrap()));
+        router.clone().oneshot(request).await.unwrap()
+    };
+    assert_eq!(ask("192.0.2.1").await.status(), 404);
+    assert_eq!(ask("192.0.2.1").await.status(), 404);
+    let refused = ask("192.0.2.1").await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(ask("192.0.2.2").await.status(), 404, "another client");
+}
+
+#[test]
+fn the_host_is_that_of_the_url_or_the_header() {
+    let asked = |uri: &str, header: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, header.parse().unwrap());
+        super::host(&uri.parse().unwrap(), &headers).unwrap().into_owned()
+    };
+    assert_eq!(asked("/x", "Bundles.Example:8443"), "bundles.example");
+    assert_eq!(asked("/x", "bundles.example"), "bundles.example");
+    assert_eq!(asked("/x", "[::1]:8443"), "::1");
+    assert_eq!(asked("https://h2.example:8443/x", "other.example"), "h2.example");
+}
+
 #[tokio::test]
 async fn nothing_served_is_404_and_other_methods_are_405() {
-    let router = public_router(Routes::bundles_and_oidc(&empty_domains()));
+    let router = router(None);
     for (method, status) in [("GET", 404), ("HEAD", 404), ("PUT", 405), ("TRACE", 405), ("MADE-UP", 405)] {
         let request = http::Request::builder().method(method).uri("/x").body(Body::empty()).unwrap();
         let response = router.clone().oneshot(request).await.unwrap();

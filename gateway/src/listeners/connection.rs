@@ -20,11 +20,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 
-/// Longest time a client may take to send the head of a request.
-pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A connection without a request for this long is closed, and cut off after the same time again.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+use super::client::ClientAddress;
+use crate::settings::ServingLimits;
 
 /// A connection is closed after this long, so that clients notice changed certificates and addresses.
 pub(super) const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60 * 60);
@@ -44,20 +41,30 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Time to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves `stream` until the client, the time limits or `shutdown` end it.
-pub(super) async fn serve(stream: TlsStream<TcpStream>, router: Router, clock: &SharedClock, shutdown: &Shutdown) {
+/// Serves `stream` until the client, the time limits or `shutdown` end it. Whoever sends no head within the header
+/// timeout is cut off; a connection without a request for the idle timeout is closed, and cut off after the same time
+/// again.
+pub(super) async fn serve(
+    stream: TlsStream<TcpStream>,
+    router: Router,
+    client: ClientAddress,
+    limits: &ServingLimits,
+    clock: &SharedClock,
+    shutdown: &Shutdown,
+) {
     let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
     let requests = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&requests);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         counter.fetch_add(1, Ordering::Relaxed);
+        request.extensions_mut().insert(client);
         router.clone().oneshot(request.map(Body::new))
     });
 
-    let builder = builder(http2);
+    let builder = builder(http2, limits.header_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut age = clock.sleep(MAX_CONNECTION_AGE);
-    let mut tick = clock.sleep(HEADER_TIMEOUT);
+    let mut tick = clock.sleep(limits.header_timeout);
     let mut seen = 0;
     let mut closing = false;
     loop {
@@ -74,12 +81,12 @@ pub(super) async fn serve(stream: TlsStream<TcpStream>, router: Router, clock: &
                 if closing {
                     connection.as_mut().graceful_shutdown();
                 }
-                tick = clock.sleep(IDLE_TIMEOUT);
+                tick = clock.sleep(limits.idle_timeout);
             }
             () = &mut age, if !closing => {
                 closing = true;
                 connection.as_mut().graceful_shutdown();
-                tick = clock.sleep(IDLE_TIMEOUT);
+                tick = clock.sleep(limits.idle_timeout);
             }
             () = shutdown.cancelled(), if !closing => {
                 closing = true;
@@ -90,12 +97,12 @@ pub(super) async fn serve(stream: TlsStream<TcpStream>, router: Router, clock: &
     }
 }
 
-fn builder(http2: bool) -> auto::Builder<TokioExecutor> {
+fn builder(http2: bool, header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(header_timeout)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS);
     builder

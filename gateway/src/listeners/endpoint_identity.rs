@@ -8,7 +8,11 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use federation_specs::{bundle::Bundle, id::SpiffeId, x509_svid};
+use federation_specs::{
+    bundle::Bundle,
+    id::{SpiffeId, TrustDomain},
+    x509_svid,
+};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use service_kit::{
@@ -93,15 +97,17 @@ impl Drop for Stored {
 }
 
 impl EndpointIdentity {
-    /// Nothing yet; `data_dir` keeps what is minted.
+    /// Nothing yet. `domain` is the trust domain of `id`, whose issuer `client` is; `data_dir` keeps what is minted, under
+    /// the name of `presented_for`, the trust domain it is presented for.
     pub(crate) fn new(
         id: SpiffeId,
         domain: Arc<ServedDomain>,
+        presented_for: &TrustDomain,
         client: IssuerClient,
         data_dir: &Path,
         clock: SharedClock,
     ) -> Self {
-        let file = data_dir.join(FOLDER).join(format!("{}.json", domain.name()));
+        let file = data_dir.join(FOLDER).join(format!("{presented_for}.json"));
         Self { id, domain, client, cell: Arc::new(SvidCell::new()), file, clock }
     }
 

@@ -1,11 +1,15 @@
 //! The public listeners: TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2, never asking for client authentication.
 
+pub(crate) mod client;
 mod connection;
 pub(crate) mod endpoint_identity;
+mod proxy_protocol;
+pub(crate) mod rate_limit;
 
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
+use ipnet::IpNet;
 use rustls::{ServerConfig, server::Acceptor};
 use service_kit::{
     BoxError,
@@ -20,13 +24,11 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::task::TaskTracker;
 
-use crate::settings::WebListener;
-
-/// Connections one listener keeps open; further ones wait in the kernel's queue.
-pub const MAX_CONNECTIONS: usize = 8192;
-
-/// Longest time from accepting a connection to the end of its TLS handshake.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+use self::client::{ClientAddress, ConnectionsPerClient};
+use crate::{
+    metrics::ListenerMetrics,
+    settings::{ServingLimits, WebListener},
+};
 
 /// How long open requests may take to finish at shutdown.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,10 +63,18 @@ pub enum ListenerError {
     },
 }
 
-/// Which certificate is presented to whom.
-pub struct Certificates {
-    default: Arc<ServerConfig>,
-    by_server_name: HashMap<String, Arc<ServerConfig>>,
+/// Which certificate is presented to whom, and what is served behind it.
+pub(crate) struct Certificates {
+    default: Choice,
+    by_server_name: HashMap<String, Choice>,
+}
+
+/// One certificate and the service behind it. Bundles are served behind every certificate, the documents of OIDC behind
+/// those of the web only.
+#[derive(Clone)]
+struct Choice {
+    tls: Arc<ServerConfig>,
+    router: Router,
 }
 
 impl Certificates {
@@ -72,11 +82,10 @@ impl Certificates {
     ///
     /// # Errors
     /// When the files cannot be used.
-    pub fn web(listener: &WebListener, clock: &SharedClock) -> Result<Self, ListenerError> {
-        let (default, _) =
-            web_server_config(&listener.cert_file_path, &listener.key_file_path, Arc::clone(clock), ALPN)
-                .map_err(|source| ListenerError::Tls { name: "https_web", source })?;
-        Ok(Self { default, by_server_name: HashMap::new() })
+    pub(crate) fn web(listener: &WebListener, router: Router, clock: &SharedClock) -> Result<Self, ListenerError> {
+        let (tls, _) = web_server_config(&listener.cert_file_path, &listener.key_file_path, Arc::clone(clock), ALPN)
+            .map_err(|source| ListenerError::Tls { name: "https_web", source })?;
+        Ok(Self { default: Choice { tls, router }, by_server_name: HashMap::new() })
     }
 
     /// X509-SVIDs by the TLS server names that select them; the first one answers every other name. `None` without
@@ -84,51 +93,92 @@ impl Certificates {
     ///
     /// # Errors
     /// When rustls refuses the configuration.
-    pub fn spiffe(
+    pub(crate) fn spiffe(
         identities: &[(Vec<String>, Arc<dyn SvidSource>)],
+        router: &Router,
         clock: &SharedClock,
     ) -> Result<Option<Self>, ListenerError> {
-        let mut certificates: Option<Self> = None;
-        for (names, svid) in identities {
-            let config = server_config(Arc::clone(svid), &ClientAuth::None, clock, ALPN)
-                .map_err(|source| ListenerError::Tls { name: "https_spiffe", source })?;
-            let certificates = certificates
-                .get_or_insert_with(|| Self { default: Arc::clone(&config), by_server_name: HashMap::new() });
-            for name in names {
-                certificates.by_server_name.entry(name.clone()).or_insert_with(|| Arc::clone(&config));
-            }
-        }
-        Ok(certificates)
+        let Some((_, first)) = identities.first() else { return Ok(None) };
+        let default = spiffe_choice(first, router, clock)?;
+        let mut certificates = Self { default, by_server_name: HashMap::new() };
+        certificates.add_spiffe(identities, router, clock)?;
+        Ok(Some(certificates))
     }
 
-    fn choose(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
+    /// Adds X509-SVIDs for the TLS server names that select them.
+    ///
+    /// # Errors
+    /// When rustls refuses the configuration.
+    pub(crate) fn add_spiffe(
+        &mut self,
+        identities: &[(Vec<String>, Arc<dyn SvidSource>)],
+        router: &Router,
+        clock: &SharedClock,
+    ) -> Result<(), ListenerError> {
+        for (names, svid) in identities {
+            let choice = spiffe_choice(svid, router, clock)?;
+            for name in names {
+                self.by_server_name.entry(name.clone()).or_insert_with(|| choice.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn choose(&self, server_name: Option<&str>) -> &Choice {
         let chosen = server_name.and_then(|name| self.by_server_name.get(&name.to_ascii_lowercase()));
-        Arc::clone(chosen.unwrap_or(&self.default))
+        chosen.unwrap_or(&self.default)
     }
 }
 
+fn spiffe_choice(svid: &Arc<dyn SvidSource>, router: &Router, clock: &SharedClock) -> Result<Choice, ListenerError> {
+    let tls = server_config(Arc::clone(svid), &ClientAuth::None, clock, ALPN)
+        .map_err(|source| ListenerError::Tls { name: "https_spiffe", source })?;
+    Ok(Choice { tls, router: router.clone() })
+}
+
+/// What a listener is made of.
+pub(crate) struct ListenerSetup {
+    /// `https_web` or `https_spiffe`.
+    pub(crate) name: &'static str,
+    /// Where to listen.
+    pub(crate) address: SocketAddr,
+    /// What is presented and served.
+    pub(crate) certificates: Certificates,
+    /// Networks whose PROXY protocol headers are believed.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Limits of its clients.
+    pub(crate) limits: ServingLimits,
+    /// What it counts.
+    pub(crate) metrics: ListenerMetrics,
+    /// The clock.
+    pub(crate) clock: SharedClock,
+}
+
 /// A bound listener.
-pub struct Listener {
-    name: &'static str,
+pub(crate) struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    certificates: Arc<Certificates>,
-    router: Router,
+    shared: Arc<Shared>,
+}
+
+/// What its connections have in common.
+struct Shared {
+    name: &'static str,
+    certificates: Certificates,
+    trusted_proxies: Vec<IpNet>,
+    limits: ServingLimits,
+    per_client: Arc<ConnectionsPerClient>,
+    metrics: ListenerMetrics,
     clock: SharedClock,
 }
 
 impl Listener {
-    /// Binds `address`. Nothing is accepted before [`Listener::run`].
+    /// Binds the address. Nothing is accepted before [`Listener::run`].
     ///
     /// # Errors
     /// [`ListenerError::Bind`].
-    pub async fn bind(
-        name: &'static str,
-        address: SocketAddr,
-        certificates: Certificates,
-        router: Router,
-        clock: SharedClock,
-    ) -> Result<Self, ListenerError> {
+    pub(crate) async fn bind(setup: ListenerSetup) -> Result<Self, ListenerError> {
+        let ListenerSetup { name, address, certificates, trusted_proxies, limits, metrics, clock } = setup;
         let bind = async {
             let socket = TcpListener::bind(address).await?;
             let bound = socket.local_addr()?;
@@ -136,16 +186,18 @@ impl Listener {
         };
         let (socket, bound) = bind.await.map_err(|source| ListenerError::Bind { name, address, source })?;
         tracing::info!(listener = name, address = %bound, "listening");
-        Ok(Self { name, socket, address: bound, certificates: Arc::new(certificates), router, clock })
+        let per_client = ConnectionsPerClient::new(limits.max_connections_per_client);
+        let shared = Shared { name, certificates, trusted_proxies, limits, per_client, metrics, clock };
+        Ok(Self { socket, address: bound, shared: Arc::new(shared) })
     }
 
     /// `https_web` or `https_spiffe`.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub(crate) fn name(&self) -> &'static str {
+        self.shared.name
     }
 
     /// The bound address.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
@@ -153,48 +205,96 @@ impl Listener {
     ///
     /// # Errors
     /// Never; the signature is that of a service task.
-    pub async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    pub(crate) async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
+        let shared = self.shared;
+        let slots = Arc::new(Semaphore::new(shared.limits.max_connections.min(Semaphore::MAX_PERMITS)));
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
                 accepted = accept(&self.socket, &slots) => accepted,
             };
-            let (stream, peer, slot) = match accepted {
-                Ok(accepted) => accepted,
+            match accepted {
+                Ok((stream, peer, slot)) => {
+                    let connection = Arc::clone(&shared).connection(stream, peer, shutdown.clone());
+                    connections.spawn(async move {
+                        let _slot = slot;
+                        connection.await;
+                    });
+                }
                 Err(error) => {
-                    tracing::warn!(listener = self.name, %error, "connection not accepted");
-                    self.clock.sleep(ACCEPT_RETRY).await;
-                    continue;
+                    tracing::warn!(listener = shared.name, %error, "connection not accepted");
+                    shared.clock.sleep(ACCEPT_RETRY).await;
                 }
-            };
-            let certificates = Arc::clone(&self.certificates);
-            let router = self.router.clone();
-            let clock = Arc::clone(&self.clock);
-            let shutdown = shutdown.clone();
-            let listener = self.name;
-            connections.spawn(async move {
-                let _slot = slot;
-                let handshake = handshake(stream, &certificates);
-                let stream = tokio::select! {
-                    done = handshake => done,
-                    () = clock.sleep(HANDSHAKE_TIMEOUT) => Err(io::ErrorKind::TimedOut.into()),
-                    () = shutdown.cancelled() => return,
-                };
-                match stream {
-                    Ok(stream) => connection::serve(stream, router, &clock, &shutdown).await,
-                    Err(error) => tracing::debug!(listener, %peer, %error, "TLS handshake failed"),
-                }
-            });
+            }
         }
         drop(self.socket);
         connections.close();
         tokio::select! {
             () = connections.wait() => {}
-            () = self.clock.sleep(DRAIN_TIMEOUT) => tracing::warn!(listener = self.name, "open connections cut off"),
+            () = shared.clock.sleep(DRAIN_TIMEOUT) => tracing::warn!(listener = shared.name, "open connections cut off"),
         }
         Ok(())
+    }
+}
+
+impl Shared {
+    /// One connection from its first byte to its last.
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, shutdown: Shutdown) {
+        let _open = self.metrics.open();
+        let started = tokio::select! {
+            started = self.start(stream, peer) => started,
+            () = self.clock.sleep(self.limits.handshake_timeout) => {
+                self.metrics.handshake_failed.increment(1);
+                return tracing::debug!(listener = self.name, %peer, "handshake took too long");
+            }
+            () = shutdown.cancelled() => return,
+        };
+        let Some((stream, router, client, _counted)) = started else { return };
+        self.metrics.served.increment(1);
+        connection::serve(stream, router, client, &self.limits, &self.clock, &shutdown).await;
+    }
+
+    /// PROXY protocol header, the client's share of connections, TLS handshake; `None` if one of them failed.
+    async fn start(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<(TlsStream<TcpStream>, Router, ClientAddress, client::Counted)> {
+        let listener = self.name;
+        let mut client = ClientAddress(peer.ip());
+        let peer_ip = peer.ip().to_canonical();
+        if self.trusted_proxies.iter().any(|network| network.contains(&peer_ip)) {
+            match proxy_protocol::read(&mut stream).await {
+                Ok(Some(address)) => client = ClientAddress(address),
+                Ok(None) => {}
+                Err(error) => {
+                    self.metrics.proxy_refused.increment(1);
+                    tracing::debug!(listener, %peer, %error, "connection of a proxy refused");
+                    return None;
+                }
+            }
+        }
+        let Some(counted) = self.per_client.open(client.into()) else {
+            self.metrics.refused.increment(1);
+            tracing::debug!(listener, client = %client.0, "connection refused: the client has as many as it may");
+            return None;
+        };
+        match self.handshake(stream).await {
+            Ok((stream, router)) => Some((stream, router, client, counted)),
+            Err(error) => {
+                self.metrics.handshake_failed.increment(1);
+                tracing::debug!(listener, client = %client.0, %error, "TLS handshake failed");
+                None
+            }
+        }
+    }
+
+    async fn handshake(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Router)> {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let choice = self.certificates.choose(start.client_hello().server_name());
+        let router = choice.router.clone();
+        Ok((start.into_stream(Arc::clone(&choice.tls)).await?, router))
     }
 }
 
@@ -205,10 +305,4 @@ async fn accept(socket: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(Tcp
     let (stream, peer) = socket.accept().await?;
     stream.set_nodelay(true)?;
     Ok((stream, peer, slot))
-}
-
-async fn handshake(stream: TcpStream, certificates: &Certificates) -> io::Result<TlsStream<TcpStream>> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let config = certificates.choose(start.client_hello().server_name());
-    start.into_stream(config).await
 }

@@ -1,5 +1,5 @@
 //! Accepted bundles on their way to the issuers: one lane an issuer, the latest bundle of each partner, retried until
-//! the issuer confirms it.
+//! the issuer confirms it; taken back when the relationship ends; compared from time to time with what the issuer holds.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -8,14 +8,20 @@ use std::{
 };
 
 use federation_specs::id::TrustDomain;
+use serde_json::json;
 use service_kit::{BoxError, backoff::Backoff, clock::SharedClock, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::{
+    audit::{Action, Actor, Event},
     issuer_client::{IssuerClient, IssuerError},
+    metrics::GatewayMetrics,
     partners::{HeldBundle, PartnerBundles, content_digest},
-    store::{Store, StoreError, deliveries::DeliveryState},
+    store::{
+        Store, StoreError,
+        deliveries::{DeliveryState, DriftState},
+    },
 };
 
 /// Waits after a failed delivery.
@@ -29,6 +35,7 @@ const IDLE: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug)]
 pub struct Deliveries {
     lanes: BTreeMap<TrustDomain, Arc<Lane>>,
+    metrics: GatewayMetrics,
 }
 
 /// Why a delivery failed.
@@ -64,6 +71,12 @@ struct LaneState {
     observed: HashMap<TrustDomain, Option<String>>,
     /// Deliveries that failed, and when to try again.
     retries: HashMap<TrustDomain, Retry>,
+    /// Whether it was said which partners are wanted. Before, nothing is taken back.
+    told: bool,
+    /// Partners whose changes at the issuer are shown and not corrected.
+    shown_only: Arc<BTreeSet<TrustDomain>>,
+    /// When what the issuer holds is compared the next time.
+    next_compare: Option<OffsetDateTime>,
 }
 
 #[derive(Debug)]
@@ -84,22 +97,47 @@ impl Deliveries {
             let lane = Lane { local: local.clone(), state: Mutex::new(state), wake: Notify::new() };
             lanes.insert(local, Arc::new(lane));
         }
-        Ok(Self { lanes })
+        Ok(Self { lanes, metrics: GatewayMetrics::new() })
     }
 
-    /// Says which partners' bundles each issuer receives from now on. Bundles delivered before stay where they are.
-    pub fn set_wanted(&self, mut wanted: BTreeMap<TrustDomain, BTreeSet<TrustDomain>>) {
+    /// Counts in `metrics`.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: GatewayMetrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Where deliveries and refreshes are counted.
+    pub(crate) fn metrics(&self) -> &GatewayMetrics {
+        &self.metrics
+    }
+
+    /// Says which partners' bundles each issuer receives from now on. Bundles of others that were delivered before are
+    /// taken back. Changes at the issuer are only shown for the partners of `shown_only`.
+    pub fn set_wanted(
+        &self,
+        mut wanted: BTreeMap<TrustDomain, BTreeSet<TrustDomain>>,
+        shown_only: BTreeSet<TrustDomain>,
+    ) {
+        let shown_only = Arc::new(shown_only);
         for lane in self.lanes.values() {
             let wanted = wanted.remove(&lane.local).unwrap_or_default();
             let mut state = lane.state();
-            if state.wanted == wanted {
+            state.shown_only = Arc::clone(&shown_only);
+            if state.wanted == wanted && state.told {
                 continue;
             }
+            state.told = true;
             state.verified.retain(|partner| wanted.contains(partner));
             state.forced.retain(|partner| wanted.contains(partner));
-            state.retries.retain(|partner, _| wanted.contains(partner));
-            let added: Vec<_> = wanted.difference(&state.wanted).cloned().collect();
-            state.due.extend(added);
+            let changed: Vec<_> = wanted.symmetric_difference(&state.wanted).cloned().collect();
+            for partner in &changed {
+                state.retries.remove(partner);
+            }
+            state.due.extend(changed);
+            // Also what was delivered before the gateway started and is not wanted any more.
+            let gone: Vec<_> = state.delivered().filter(|partner| !wanted.contains(*partner)).cloned().collect();
+            state.due.extend(gone);
             state.wanted = wanted;
             drop(state);
             lane.wake.notify_one();
@@ -122,9 +160,11 @@ impl Deliveries {
         let Some(lane) = self.lanes.get(local) else { return };
         let mut state = lane.state();
         let confirmed = |partner: &TrustDomain| state.confirmed.get(partner).is_some_and(|now| now.digest.is_some());
-        let lost = held.iter().filter(|(partner, digest)| digest.is_none() && confirmed(partner));
+        let lost = held
+            .iter()
+            .filter(|(partner, digest)| digest.is_none() && confirmed(partner) && !state.shown_only.contains(*partner));
         let lost: Vec<TrustDomain> = lost.map(|(partner, _)| partner.clone()).collect();
-        state.observed = held;
+        state.observed.extend(held);
         if lost.is_empty() {
             return;
         }
@@ -161,10 +201,11 @@ impl Deliveries {
         partners: Arc<PartnerBundles>,
         store: Store,
         clock: SharedClock,
+        compare_interval: Duration,
         shutdown: Shutdown,
     ) -> Result<(), BoxError> {
         let Some(lane) = self.lanes.get(client.trust_domain()) else { return Ok(()) };
-        let worker = Worker { lane, client, partners, store, clock };
+        let worker = Worker { lane, client, partners, store, clock, compare_interval, metrics: self.metrics.clone() };
         loop {
             let wait = tokio::select! {
                 wait = worker.round() => wait,
@@ -191,8 +232,12 @@ impl LaneState {
         let again = self.retries.iter().filter(|(_, retry)| retry.due <= now).map(|(partner, _)| partner.clone());
         let mut due: BTreeSet<TrustDomain> = again.collect();
         due.append(&mut self.due);
-        due.retain(|partner| self.wanted.contains(partner));
         due
+    }
+
+    /// Partners whose bundle the issuer confirmed.
+    fn delivered(&self) -> impl Iterator<Item = &TrustDomain> {
+        self.confirmed.iter().filter(|(_, delivery)| delivery.digest.is_some()).map(|(partner, _)| partner)
     }
 }
 
@@ -211,20 +256,42 @@ struct Worker<'a> {
     partners: Arc<PartnerBundles>,
     store: Store,
     clock: SharedClock,
+    compare_interval: Duration,
+    metrics: GatewayMetrics,
 }
 
 impl Worker<'_> {
     /// Delivers everything that is due, one partner after the other, and answers when to look again.
     async fn round(&self) -> Duration {
-        let due = self.lane.state().take_due(self.clock.now());
+        let (due, wanted) = {
+            let mut state = self.lane.state();
+            if !state.told {
+                return IDLE;
+            }
+            let due = state.take_due(self.clock.now());
+            let (wanted, unwanted): (Vec<_>, Vec<_>) = due.into_iter().partition(|name| state.wanted.contains(name));
+            (unwanted, wanted)
+        };
         for partner in due {
+            if let Err(error) = self.take_back(&partner).await {
+                self.failed(&partner, &error).await;
+            }
+        }
+        for partner in wanted {
             let Some(held) = self.partners.get(&partner) else { continue };
             let Some(need) = self.need(&partner, &held) else { continue };
             if let Err(error) = self.deliver(&partner, &held, need).await {
                 self.failed(&partner, &error).await;
             }
         }
-        let next = self.lane.state().retries.values().map(|retry| retry.due).min();
+        self.compare_when_due().await;
+        let state = self.lane.state();
+        let next = state.retries.values().map(|retry| retry.due).chain(state.next_compare).min();
+        let news = !state.due.is_empty();
+        drop(state);
+        if news {
+            return Duration::ZERO;
+        }
         next.map_or(IDLE, |next| (next - self.clock.now()).try_into().unwrap_or_default())
     }
 
@@ -235,6 +302,10 @@ impl Worker<'_> {
             return Some(Need::Deliver);
         }
         let moved = state.observed.get(partner).is_some_and(|now| now.as_ref() != Some(&held.content_digest));
+        if moved && state.shown_only.contains(partner) {
+            state.forced.remove(partner);
+            return None;
+        }
         if state.forced.contains(partner) {
             if moved {
                 return Some(Need::Deliver);
@@ -249,26 +320,46 @@ impl Worker<'_> {
         let same = there.as_ref().is_some_and(|there| {
             content_digest(there) == held.content_digest && there.refresh_hint() == held.bundle.refresh_hint()
         });
+        let before = self.lane.state().confirmed.get(partner).cloned().unwrap_or_default();
+        let there_digest = there.as_ref().map(content_digest);
         if !same {
+            let shown_only = self.lane.state().shown_only.contains(partner);
             // What was never accepted here was put there by hand. It stays until the partner was fetched again.
-            if need == Need::Verify
-                && let Some(there) = &there
-                && !self.store.knows_content(partner, &content_digest(there)).await?
-            {
-                tracing::warn!(
-                    trust_domain = %partner,
-                    issuer = %self.lane.local,
-                    "the issuer holds another bundle than the one delivered; it is replaced after the next refresh"
-                );
+            let by_hand = match &there_digest {
+                Some(digest) => !self.store.knows_content(partner, digest).await?,
+                None => false,
+            };
+            let moved = there_digest.as_ref() != Some(&held.content_digest);
+            if need == Need::Verify && moved && (by_hand || shown_only) {
                 self.lane.state().verified.insert(partner.clone());
-                return Ok(());
+                return self.note_drift(partner, there_digest).await;
             }
             self.client.set_federated_bundle(&held.bundle).await?;
+            self.metrics.delivered(&self.lane.local, true);
             tracing::info!(trust_domain = %partner, issuer = %self.lane.local, "bundle delivered");
         }
-        let delivery =
-            DeliveryState { digest: Some(held.digest.clone()), delivered_at: Some(self.clock.now()), last_error: None };
-        self.store.save_delivery(&self.lane.local, partner, &delivery).await?;
+        let delivery = DeliveryState {
+            digest: Some(held.digest.clone()),
+            delivered_at: Some(self.clock.now()),
+            last_error: None,
+            content_digest: Some(held.content_digest.clone()),
+            drift: None,
+        };
+        let found = there_digest.map(|digest| json!({ "content_digest": digest }));
+        let event = Event {
+            who: &Actor::Gateway,
+            what: Action::Delivered,
+            subject: self.subject(partner),
+            before: found.unwrap_or_default(),
+            after: json!({ "digest": held.digest, "content_digest": held.content_digest }),
+            why: match (same, before.digest.as_ref() == Some(&held.digest)) {
+                (true, _) => "the issuer holds it already",
+                (false, true) => "the issuer held something else",
+                (false, false) => "it is in force",
+            },
+        };
+        let news = !same || before.digest.as_ref() != Some(&held.digest) || before.drift.is_some();
+        self.store.save_delivery(&self.lane.local, partner, &delivery, news.then_some(&event)).await?;
         let mut state = self.lane.state();
         state.confirmed.insert(partner.clone(), delivery);
         state.observed.insert(partner.clone(), Some(held.content_digest.clone()));
@@ -278,8 +369,118 @@ impl Worker<'_> {
         Ok(())
     }
 
+    fn subject(&self, partner: &TrustDomain) -> String {
+        format!("{partner} at {}", self.lane.local)
+    }
+
+    /// Takes a delivered bundle from the issuer, unless somebody changed it there: that one is not ours to remove.
+    async fn take_back(&self, partner: &TrustDomain) -> Result<(), DeliveryError> {
+        let delivery = self.lane.state().confirmed.get(partner).cloned().unwrap_or_default();
+        if delivery.digest.is_some() {
+            let there = self.client.federated_bundle(partner).await?.as_ref().map(content_digest);
+            let ours = there.is_some() && there == delivery.content_digest;
+            if ours {
+                self.client.delete_federated_bundle(partner).await?;
+                tracing::info!(trust_domain = %partner, issuer = %self.lane.local, "delivered bundle removed");
+            }
+            let (what, why) = match (ours, &there) {
+                (true, _) => (Action::Undelivered, "the relationship ended, or its bundle expired"),
+                (false, None) => (Action::Undelivered, "the issuer does not hold it any more"),
+                (false, Some(_)) => (Action::Left, "somebody changed it at the issuer"),
+            };
+            let event = Event {
+                who: &Actor::Gateway,
+                what,
+                subject: self.subject(partner),
+                before: json!({ "digest": delivery.digest, "content_digest": delivery.content_digest }),
+                after: there.filter(|_| !ours).map(|digest| json!({ "content_digest": digest })).unwrap_or_default(),
+                why,
+            };
+            self.store.remove_delivery(&self.lane.local, partner, &event).await?;
+        }
+        let mut state = self.lane.state();
+        state.confirmed.remove(partner);
+        state.observed.remove(partner);
+        state.retries.remove(partner);
+        Ok(())
+    }
+
+    /// Compares what the issuer holds with what was delivered, when it is time.
+    async fn compare_when_due(&self) {
+        let now = self.clock.now();
+        if self.lane.state().next_compare.is_some_and(|next| now < next) {
+            return;
+        }
+        self.lane.state().next_compare = Some(now + self.compare_interval);
+        if self.lane.state().delivered().next().is_none() {
+            return;
+        }
+        match self.client.federated_digests().await {
+            Ok(there) => self.compare(&there).await,
+            Err(error) => {
+                tracing::debug!(issuer = %self.lane.local, %error, "bundles of the issuer not compared");
+            }
+        }
+    }
+
+    async fn compare(&self, there: &HashMap<TrustDomain, String>) {
+        let delivered: Vec<TrustDomain> = {
+            let state = self.lane.state();
+            state.delivered().filter(|partner| state.wanted.contains(*partner)).cloned().collect()
+        };
+        for partner in delivered {
+            let found = there.get(&partner).cloned();
+            {
+                let mut state = self.lane.state();
+                if found.is_none() && !state.shown_only.contains(&partner) {
+                    state.forced.insert(partner.clone());
+                    state.due.insert(partner.clone());
+                }
+                state.observed.insert(partner.clone(), found.clone());
+            }
+            if let Err(error) = self.note_drift(&partner, found).await {
+                tracing::warn!(trust_domain = %partner, %error, "difference at the issuer not stored");
+            }
+        }
+    }
+
+    /// Notes whether the issuer holds what was delivered, if that is news.
+    async fn note_drift(&self, partner: &TrustDomain, found: Option<String>) -> Result<(), DeliveryError> {
+        let mut delivery = self.lane.state().confirmed.get(partner).cloned().unwrap_or_default();
+        let same = found.is_some() && found == delivery.content_digest;
+        let drift = (!same).then(|| DriftState { since: self.clock.now(), content_digest: found.clone() });
+        let news = match (&delivery.drift, &drift) {
+            (None, None) => false,
+            (Some(before), Some(now)) => before.content_digest != now.content_digest,
+            _ => true,
+        };
+        if !news {
+            return Ok(());
+        }
+        if drift.is_some() {
+            tracing::warn!(
+                trust_domain = %partner,
+                issuer = %self.lane.local,
+                "the issuer holds something else than was delivered"
+            );
+        }
+        let event = Event {
+            who: &Actor::Gateway,
+            what: if drift.is_some() { Action::Drifted } else { Action::Settled },
+            subject: self.subject(partner),
+            before: json!({ "content_digest": delivery.content_digest }),
+            after: found.map(|digest| json!({ "content_digest": digest })).unwrap_or_default(),
+            why: if drift.is_some() { "somebody changed it at the issuer" } else { "it is there again" },
+        };
+        delivery.drift = drift;
+        self.store.save_delivery(&self.lane.local, partner, &delivery, Some(&event)).await?;
+        self.lane.state().confirmed.insert(partner.clone(), delivery);
+        Ok(())
+    }
+
     /// Notes the failure and when to try again.
     async fn failed(&self, partner: &TrustDomain, error: &DeliveryError) {
+        self.metrics.delivered(&self.lane.local, false);
         let text = error.to_string();
         let delivery = {
             let mut state = self.lane.state();
@@ -295,7 +496,7 @@ impl Worker<'_> {
         };
         if let Some(delivery) = delivery {
             tracing::warn!(trust_domain = %partner, issuer = %self.lane.local, error = %text, "bundle not delivered");
-            if let Err(error) = self.store.save_delivery(&self.lane.local, partner, &delivery).await {
+            if let Err(error) = self.store.save_delivery(&self.lane.local, partner, &delivery, None).await {
                 tracing::warn!(trust_domain = %partner, %error, "state of the delivery not stored");
             }
         }

@@ -7,17 +7,23 @@ use std::{
 };
 
 use federation_specs::{id::TrustDomain, profile::EndpointProfile};
+use serde_json::json;
+use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    decision_error::DecisionError,
+    decisions::Decisions,
     deliver::Deliveries,
+    policy::{Drift, Policy},
     relationship::{Definition, IssuerRelationship, merge},
     task::{Request, Shared, Task},
     updater::Updater,
 };
 use crate::{
     api::{self, BundleKind, BundleSummary, Health, RefreshRequest},
+    audit::{Actor, chain::canonical},
     partners::{HeldBundle, content_digest},
     settings::ConfiguredRelationship,
     store::{StoreError, relationships::RefreshState},
@@ -25,6 +31,9 @@ use crate::{
 
 /// Fetches going on at the same time.
 pub const MAX_CONCURRENT_FETCHES: usize = 2048;
+
+/// How often the ages of bundles are looked at.
+pub const AGE_CHECK: Duration = Duration::from_secs(1);
 
 /// Pause before a task that ended by a defect starts again.
 const RESTART_PAUSE: Duration = Duration::from_secs(60);
@@ -61,6 +70,9 @@ pub enum RefreshError {
     /// The partner's bundle could not be fetched or accepted.
     #[error("{0}")]
     Failed(String),
+    /// A decision that was not taken.
+    #[error(transparent)]
+    Decision(#[from] DecisionError),
 }
 
 /// Starts, changes and ends the tasks of relationships. Clones manage the same ones.
@@ -73,6 +85,7 @@ pub struct Manager {
 struct Inner {
     shared: Arc<Shared>,
     configured: Vec<ConfiguredRelationship>,
+    default_policy: Policy,
     state: Mutex<State>,
     tasks: TaskTracker,
     cancelled: CancellationToken,
@@ -112,15 +125,19 @@ impl Manager {
     /// [`StoreError`] when the states cannot be read.
     pub async fn load(
         configured: Vec<ConfiguredRelationship>,
+        default_policy: Policy,
         by_issuer: BTreeMap<TrustDomain, Vec<IssuerRelationship>>,
         updater: Updater,
         deliveries: Arc<Deliveries>,
     ) -> Result<Self, StoreError> {
         let idle = updater.store().refresh_states().await?;
+        let definitions: Vec<_> = configured.iter().map(|item| (item.trust_domain.clone(), recorded(item))).collect();
+        updater.store().record_configuration(&definitions).await?;
         let shared = Shared { updater, deliveries, fetches: Semaphore::new(MAX_CONCURRENT_FETCHES) };
         let inner = Inner {
             shared: Arc::new(shared),
             configured,
+            default_policy,
             state: Mutex::new(State { by_issuer, running: BTreeMap::new(), idle }),
             tasks: TaskTracker::new(),
             cancelled: CancellationToken::new(),
@@ -131,6 +148,37 @@ impl Manager {
     /// Starts the tasks of every relationship known.
     pub fn start(&self) {
         self.reconcile(&mut self.state());
+        self.inner.tasks.spawn(self.clone().watch_ages());
+    }
+
+    /// Takes bundles that partners have not confirmed within their maximum age from the issuers, and gives them back.
+    async fn watch_ages(self) {
+        let clock = Arc::clone(self.inner.shared.updater.clock());
+        loop {
+            tokio::select! {
+                () = clock.sleep(AGE_CHECK) => {}
+                () = self.inner.cancelled.cancelled() => return,
+            }
+            let now = clock.now();
+            let ages: Vec<_> = self.state().running.values().map(|one| (one.definition(), one.status())).collect();
+            let mut news = false;
+            for (definition, status) in ages {
+                let partner = &definition.trust_domain;
+                let held = self.inner.shared.updater.partners().get(partner);
+                let age = held.map(|held| now - confirmed_at(&held, &status));
+                let expired = age.zip(definition.policy.maximum_age).is_some_and(|(age, maximum)| age > maximum);
+                if self.decisions().control(partner).expired_at.is_some() == expired {
+                    continue;
+                }
+                match self.decisions().set_expired(partner, expired).await {
+                    Ok(changed) => news |= changed,
+                    Err(error) => tracing::warn!(trust_domain = %partner, %error, "age of the bundle not stored"),
+                }
+            }
+            if news {
+                self.reconcile(&mut self.state());
+            }
+        }
     }
 
     /// Ends every task and waits for them.
@@ -163,13 +211,18 @@ impl Manager {
     ///
     /// # Errors
     /// [`RefreshError`].
-    pub async fn refresh(&self, partner: &TrustDomain, options: RefreshRequest) -> Result<bool, RefreshError> {
+    pub async fn refresh(
+        &self,
+        partner: &TrustDomain,
+        options: RefreshRequest,
+        by: Actor,
+    ) -> Result<bool, RefreshError> {
         let requests = match self.state().running.get(partner) {
             Some(running) => running.requests.clone(),
             None => return Err(RefreshError::Unknown(partner.clone())),
         };
         let (reply, answer) = oneshot::channel();
-        requests.try_send(Request { options, reply }).map_err(|error| match error {
+        requests.try_send(Request { options, by, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => RefreshError::Busy(partner.clone()),
             mpsc::error::TrySendError::Closed(_) => RefreshError::Stopped,
         })?;
@@ -197,7 +250,100 @@ impl Manager {
                 url: definition.url.to_string(),
             });
         }
-        self.refresh(partner, options).await
+        self.refresh(partner, options, Actor::Issuer { trust_domain: local.to_string() }).await
+    }
+
+    /// Puts the waiting bundle in force and has it delivered.
+    ///
+    /// # Errors
+    /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
+    pub async fn approve(
+        &self,
+        partner: &TrustDomain,
+        digest: Option<&str>,
+        by: &Actor,
+        why: &str,
+    ) -> Result<(), RefreshError> {
+        let definition = self.definition(partner)?;
+        self.decisions().approve(partner, definition.policy, digest, by, why).await?;
+        self.in_force(&definition);
+        Ok(())
+    }
+
+    /// Turns the waiting bundle down.
+    ///
+    /// # Errors
+    /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
+    pub async fn reject(
+        &self,
+        partner: &TrustDomain,
+        digest: Option<&str>,
+        by: &Actor,
+        why: &str,
+    ) -> Result<(), RefreshError> {
+        self.definition(partner)?;
+        Ok(self.decisions().reject(partner, digest, by, why).await?)
+    }
+
+    /// Stops a relationship in place.
+    ///
+    /// # Errors
+    /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
+    pub async fn freeze(&self, partner: &TrustDomain, by: &Actor, why: &str) -> Result<(), RefreshError> {
+        self.definition(partner)?;
+        Ok(self.decisions().freeze(partner, by, why).await?)
+    }
+
+    /// Lets a relationship go on, beginning with a refresh.
+    ///
+    /// # Errors
+    /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
+    pub async fn unfreeze(&self, partner: &TrustDomain, by: &Actor, why: &str) -> Result<(), RefreshError> {
+        self.definition(partner)?;
+        self.decisions().unfreeze(partner, by, why).await?;
+        let requests = self.state().running.get(partner).map(|running| running.requests.clone());
+        if let Some(requests) = requests {
+            // A full queue means that refreshes are on their way already.
+            let _ = requests.try_send(Request {
+                options: RefreshRequest::default(),
+                by: by.clone(),
+                reply: oneshot::channel().0,
+            });
+        }
+        Ok(())
+    }
+
+    /// Puts a named bundle in force and has it delivered; freezes the relationship unless it is pinned.
+    ///
+    /// # Errors
+    /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
+    pub async fn restore(&self, partner: &TrustDomain, name: &str, by: &Actor, why: &str) -> Result<(), RefreshError> {
+        let definition = self.definition(partner)?;
+        self.decisions().restore(partner, definition.policy, name, by, why).await?;
+        self.in_force(&definition);
+        Ok(())
+    }
+
+    fn decisions(&self) -> &Decisions {
+        self.inner.shared.updater.decisions()
+    }
+
+    fn definition(&self, partner: &TrustDomain) -> Result<Arc<Definition>, RefreshError> {
+        let definition = self.state().running.get(partner).map(Running::definition);
+        definition.ok_or_else(|| RefreshError::Unknown(partner.clone()))
+    }
+
+    fn in_force(&self, definition: &Definition) {
+        self.inner.shared.deliveries.refreshed(&definition.trust_domain, &definition.receivers);
+    }
+
+    /// Each partner, when it last answered with an acceptable bundle, and how often it failed since.
+    pub(crate) fn progress(&self) -> Vec<(TrustDomain, Option<time::OffsetDateTime>, u32)> {
+        let progress = |(partner, running): (&TrustDomain, &Running)| {
+            let status = running.status.lock().unwrap_or_else(PoisonError::into_inner);
+            (partner.clone(), status.last_success, status.consecutive_failures)
+        };
+        self.state().running.iter().map(progress).collect()
     }
 
     /// Every relationship and how it is doing, by trust domain.
@@ -222,9 +368,16 @@ impl Manager {
         if self.inner.cancelled.is_cancelled() {
             return;
         }
-        let definitions = merge(&self.inner.configured, &state.by_issuer);
+        let definitions = merge(&self.inner.configured, &state.by_issuer, self.inner.default_policy);
         let mut wanted: BTreeMap<TrustDomain, BTreeSet<TrustDomain>> = BTreeMap::new();
+        let mut shown_only = BTreeSet::new();
         for definition in definitions.values() {
+            if definition.policy.drift == Drift::Show {
+                shown_only.insert(definition.trust_domain.clone());
+            }
+            if self.decisions().control(&definition.trust_domain).expired_at.is_some() {
+                continue;
+            }
             for local in &definition.receivers {
                 wanted.entry(local.clone()).or_default().insert(definition.trust_domain.clone());
             }
@@ -235,7 +388,7 @@ impl Manager {
             if let Some(running) = state.running.remove(&partner) {
                 running.cancelled.cancel();
                 state.idle.insert(partner.clone(), running.status());
-                tracing::info!(trust_domain = %partner, "relationship removed; its last bundle stays delivered");
+                tracing::info!(trust_domain = %partner, "relationship removed");
             }
         }
         for (partner, definition) in definitions {
@@ -256,7 +409,7 @@ impl Manager {
                 }
             }
         }
-        self.inner.shared.deliveries.set_wanted(wanted);
+        self.inner.shared.deliveries.set_wanted(wanted, shown_only);
     }
 
     fn spawn(&self, definition: Definition, status: RefreshState) -> Running {
@@ -302,6 +455,8 @@ impl Manager {
 
     fn describe(&self, definition: &Definition, status: &RefreshState) -> api::Relationship {
         let held = self.inner.shared.updater.partners().get(&definition.trust_domain);
+        let control = self.decisions().control(&definition.trust_domain);
+        let now = self.inner.shared.updater.clock().now();
         let deliveries = definition.receivers.iter().map(|local| {
             let state = self.inner.shared.deliveries.state(local, &definition.trust_domain);
             api::Delivery {
@@ -309,6 +464,9 @@ impl Manager {
                 delivered: held.as_ref().is_some_and(|held| state.digest.as_ref() == Some(&held.digest)),
                 delivered_at: state.delivered_at,
                 last_error: state.last_error,
+                drift: state
+                    .drift
+                    .map(|drift| api::DeliveryDrift { since: drift.since, content_digest: drift.content_digest }),
             }
         });
         let (profile, endpoint_spiffe_id) = match &definition.profile {
@@ -322,10 +480,29 @@ impl Manager {
             profile,
             endpoint_spiffe_id,
             origin: definition.origin,
-            health: health(status, held.is_some()),
+            health: health(status, held.is_some(), control.expired_at.is_some()),
+            mode: definition.policy.mode,
+            emptied: definition.policy.emptied,
+            drift: definition.policy.drift,
+            maximum_age_seconds: definition.policy.maximum_age.map(|age| age.as_secs()),
+            expired_at: control.expired_at,
+            frozen: control.frozen.map(|frozen| api::Frozen { at: frozen.at, by: frozen.by, why: frozen.why }),
+            waiting: control
+                .offer
+                .map(|offer| api::WaitingBundle::new(&offer, held.as_ref().map(|held| &*held.bundle))),
             last_error: status.last_error.clone(),
             last_attempt: status.last_attempt,
             last_success: status.last_success,
+            bundle_age_seconds: held
+                .as_ref()
+                .map(|held| (now - confirmed_at(held, status)).whole_seconds().try_into().unwrap_or_default()),
+            next_refresh_seconds: status
+                .next_refresh
+                .map(|next| (next - now).whole_seconds().try_into().unwrap_or_default()),
+            first_expiry_seconds: held.as_ref().and_then(|held| {
+                let ends = held.bundle.x509_authorities().iter().map(|authority| authority.not_after());
+                Some((ends.min()? - now).whole_seconds())
+            }),
             next_refresh: status.next_refresh,
             consecutive_failures: status.consecutive_failures,
             deliveries: deliveries.collect(),
@@ -335,7 +512,35 @@ impl Manager {
     }
 }
 
-fn health(status: &RefreshState, held: bool) -> Health {
+/// When the bundle in force was last known to be the partner's.
+fn confirmed_at(held: &HeldBundle, status: &RefreshState) -> OffsetDateTime {
+    status.last_success.map_or(held.accepted_at, |success| success.max(held.accepted_at))
+}
+
+/// A relationship of the configuration as the audit log knows it.
+fn recorded(item: &ConfiguredRelationship) -> String {
+    let (profile, endpoint_id) = match &item.profile {
+        EndpointProfile::HttpsWeb => ("https_web", None),
+        EndpointProfile::HttpsSpiffe { endpoint_id } => ("https_spiffe", Some(endpoint_id.to_string())),
+    };
+    canonical(&json!({
+        "url": item.url.to_string(),
+        "profile": profile,
+        "endpoint_spiffe_id": endpoint_id,
+        "local_trust_domains": item.local_trust_domains.iter().map(TrustDomain::as_str).collect::<Vec<_>>(),
+        "ca_file": item.ca_file.as_ref().map(|path| path.display().to_string()),
+        "bootstrap_bundle_file": item.bootstrap_bundle_file.as_ref().map(|path| path.display().to_string()),
+        "mode": item.policy.mode,
+        "emptied": item.policy.emptied,
+        "drift": item.policy.drift,
+        "maximum_age_seconds": item.policy.maximum_age.map(|age| age.as_secs()),
+    }))
+}
+
+fn health(status: &RefreshState, held: bool, expired: bool) -> Health {
+    if expired {
+        return Health::Expired;
+    }
     match (&status.last_error, status.last_success, held) {
         (None, None, _) => Health::Pending,
         (None, Some(_), _) => Health::Healthy,

@@ -10,12 +10,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    decision_error::DecisionError,
     deliver::Deliveries,
     relationship::Definition,
     schedule::Schedule,
     updater::{UpdateError, Updater},
 };
-use crate::{api::RefreshRequest, store::relationships::RefreshState};
+use crate::{api::RefreshRequest, audit::Actor, store::relationships::RefreshState};
 
 /// Longest error text kept of a failed refresh.
 const MAX_ERROR_BYTES: usize = 2048;
@@ -24,6 +25,8 @@ const MAX_ERROR_BYTES: usize = 2048;
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) options: RefreshRequest,
+    /// Who.
+    pub(super) by: Actor,
     /// Answered with whether a new bundle is in force, or why the refresh failed.
     pub(super) reply: oneshot::Sender<Result<bool, String>>,
 }
@@ -98,12 +101,20 @@ impl Task {
     ) -> Duration {
         let shared = &*self.shared;
         let options = request.as_ref().map(|request| request.options).unwrap_or_default();
+        let by = request.as_ref().map_or(Actor::Gateway, |request| request.by.clone());
         // Never closed, so an error cannot happen; a fetch without a permit would only be one too many.
         let permit = shared.fetches.acquire().await.ok();
         state.last_attempt = Some(shared.updater.clock().now());
-        let outcome = shared.updater.update(definition, options, state, &self.cancelled).await;
+        let outcome = shared.updater.update(definition, options, &by, state, &self.cancelled).await;
         drop(permit);
         let now = shared.updater.clock().now();
+        let metrics = shared.deliveries.metrics();
+        if !matches!(outcome, Err(UpdateError::Cancelled)) {
+            metrics.refreshed(&definition.trust_domain, outcome.is_ok());
+        }
+        if matches!(outcome, Err(UpdateError::Decision(DecisionError::Rollback { .. }))) {
+            metrics.rollback(&definition.trust_domain);
+        }
         let (wait, answer) = match outcome {
             Ok(update) => {
                 if state.last_error.take().is_some() {
@@ -134,10 +145,10 @@ impl Task {
             }
         };
         state.next_refresh = Some(now + wait);
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = state.clone();
         if let Err(error) = shared.updater.store().save_refresh_state(&definition.trust_domain, state).await {
             tracing::warn!(trust_domain = %definition.trust_domain, %error, "state of the relationship not stored");
         }
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = state.clone();
         if answer.is_ok() {
             shared.deliveries.refreshed(&definition.trust_domain, &definition.receivers);
         }

@@ -1,11 +1,15 @@
 //! The bundles this gateway serves: one slot a trust domain, rendered once when the content changes, read without a
 //! lock by every request.
 
+pub(crate) mod bundle_map;
 pub(crate) mod rendered;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +25,10 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use self::rendered::{Rendered, digest_hex};
-use crate::settings::{LocalDomain, OidcSettings};
+use crate::{
+    settings::{LocalDomain, OidcSettings, SourceSettings},
+    source::contributions::Contributions,
+};
 
 /// Caches may keep a document for this part of the refresh hint.
 ///
@@ -59,7 +66,15 @@ pub struct ServedDomain {
     discovery: Option<Arc<Rendered>>,
     published: watch::Sender<Option<Arc<Published>>>,
     publishing: Mutex<()>,
+    sources: Contributions,
+    /// Unix seconds since when what is served was not confirmed by every source; [`CONFIRMED`] while it is.
+    unconfirmed_since: AtomicI64,
+    /// Digest of the document in the store.
+    stored: Mutex<Option<String>>,
 }
+
+/// Every source confirmed what is served.
+const CONFIRMED: i64 = i64::MIN;
 
 /// Why a bundle is not served.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +102,7 @@ pub enum PublishError {
 impl ServedDomain {
     /// A domain without a bundle yet. `now` dates its OIDC discovery document.
     pub fn new(settings: LocalDomain, now: OffsetDateTime) -> Self {
+        let sources = Contributions::new(settings.name.clone(), settings.sources.iter().map(SourceSettings::key));
         let discovery = settings.oidc.as_ref().map(|oidc| Arc::new(discovery(oidc, now, settings.refresh_hint)));
         Self {
             settings,
@@ -94,7 +110,38 @@ impl ServedDomain {
             discovery,
             published: watch::Sender::new(None),
             publishing: Mutex::new(()),
+            sources,
+            unconfirmed_since: AtomicI64::new(CONFIRMED),
+            stored: Mutex::new(None),
         }
+    }
+
+    /// What each of its sources gives.
+    pub fn sources(&self) -> &Contributions {
+        &self.sources
+    }
+
+    /// Takes note of which sources fail. To be called after each change of [`ServedDomain::sources`].
+    pub(crate) fn note_sources(&self) {
+        let since = self.sources.failing_since().map_or(CONFIRMED, OffsetDateTime::unix_timestamp);
+        self.unconfirmed_since.store(since, Ordering::Relaxed);
+    }
+
+    /// How long ago every source last confirmed what is served; `None` while they do.
+    pub fn age(&self, now: OffsetDateTime) -> Option<Duration> {
+        let since = self.unconfirmed_since.load(Ordering::Relaxed);
+        let seconds = now.unix_timestamp().saturating_sub(since);
+        (since != CONFIRMED).then(|| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    }
+
+    /// Whether the store holds the document with that digest.
+    pub(crate) fn is_stored(&self, digest: &str) -> bool {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(digest)
+    }
+
+    /// The store holds the document with that digest.
+    pub(crate) fn stored(&self, digest: &str) {
+        *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest.to_owned());
     }
 
     /// How the domain is configured.
@@ -123,6 +170,23 @@ impl ServedDomain {
     /// # Errors
     /// When the bundle belongs to another domain, or lost all its keys; what was served stays.
     pub fn publish(&self, bundle: &Bundle, changed_at: OffsetDateTime) -> Result<bool, PublishError> {
+        self.publish_checked(bundle, changed_at, false)
+    }
+
+    /// As [`ServedDomain::publish`], of a bundle an operator accepted, even if it has no keys.
+    ///
+    /// # Errors
+    /// When the bundle belongs to another domain.
+    pub(crate) fn publish_accepted(&self, bundle: &Bundle, changed_at: OffsetDateTime) -> Result<bool, PublishError> {
+        self.publish_checked(bundle, changed_at, true)
+    }
+
+    fn publish_checked(
+        &self,
+        bundle: &Bundle,
+        changed_at: OffsetDateTime,
+        may_be_empty: bool,
+    ) -> Result<bool, PublishError> {
         if bundle.trust_domain() != self.name() {
             return Err(PublishError::WrongTrustDomain {
                 expected: self.name().clone(),
@@ -135,7 +199,7 @@ impl ServedDomain {
         let digest = digest_hex(&document);
         let before = self.current();
         if let Some(before) = &before {
-            if bundle.is_empty() && !before.bundle.is_empty() {
+            if bundle.is_empty() && !before.bundle.is_empty() && !may_be_empty {
                 return Err(PublishError::Emptied { trust_domain: self.name().clone() });
             }
             if before.digest == digest {
@@ -150,15 +214,19 @@ impl ServedDomain {
                     trust_domain = %self.name(),
                     served = ?before.bundle.sequence(),
                     given = ?bundle.sequence(),
-                    "the source went back to a lower sequence; partners that check sequences will refuse this bundle"
+                    "the published sequence went back; partners that check sequences will refuse this bundle"
                 );
             }
         }
         let max_age = self.settings.refresh_hint / MAX_AGE_PER_HINT;
         let jwks = self.settings.oidc.as_ref().and_then(|_| jwks(&bundle, changed_at, max_age, self.jwks_before()));
         let rendered = Rendered::json(document, changed_at, max_age);
-        let published =
-            Arc::new(Published { bundle: Arc::new(bundle), document: rendered.body().clone(), digest, changed_at });
+        let published = Arc::new(Published {
+            bundle: Arc::new(bundle),
+            document: rendered.identity().body().clone(),
+            digest,
+            changed_at,
+        });
         self.documents.store(Some(Arc::new(Documents { bundle: Arc::new(rendered), jwks })));
         self.published.send_replace(Some(published));
         Ok(true)
@@ -225,7 +293,7 @@ fn jwks(
     }
     let body = bundle_json::encode_oidc_jwks(bundle);
     match before {
-        Some(before) if before.body() == &body => Some(before),
+        Some(before) if before.identity().body() == &body => Some(before),
         _ => Some(Arc::new(cors(Rendered::json(body, changed_at, max_age)))),
     }
 }

@@ -2,7 +2,7 @@ use federation_specs::bundle::{JwtAuthority, X509Authority};
 use time::macros::datetime;
 
 use super::*;
-use crate::settings::IssuerAddress;
+use crate::settings::{IssuerAddress, SourceSettings};
 
 const NOON: OffsetDateTime = datetime!(2026-11-22 12:00 UTC);
 const LATER: OffsetDateTime = datetime!(2026-11-22 13:00 UTC);
@@ -10,8 +10,10 @@ const LATER: OffsetDateTime = datetime!(2026-11-22 13:00 UTC);
 fn domain(oidc: bool) -> ServedDomain {
     let name = TrustDomain::parse("cloud.example").unwrap();
     let settings = LocalDomain {
-        issuer: IssuerAddress::Socket("/nowhere".into()),
+        issuer: Some(IssuerAddress::Socket("/nowhere".into())),
+        sources: vec![SourceSettings::Issuer],
         path: "/cloud.example".to_owned(),
+        hosts: Vec::new(),
         refresh_hint: Duration::from_secs(300),
         endpoint_id: None,
         server_names: Vec::new(),
@@ -48,7 +50,7 @@ fn bundle(x509: &[&X509Authority], jwt: &[&JwtAuthority], sequence: u64) -> Bund
 
 fn headers(document: Document) -> http::HeaderMap {
     match document {
-        Document::Rendered(rendered) => rendered.headers().clone(),
+        Document::Rendered(rendered) => rendered.identity().headers().clone(),
         other => panic!("not rendered: {other:?}"),
     }
 }

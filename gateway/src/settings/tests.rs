@@ -66,13 +66,35 @@ fn oidc_issuer_without_path_keeps_its_exact_text() {
 fn each_wrong_value_names_its_key_and_a_remedy() {
     let cases = [
         ("127.0.0.1, bind_port: 8444", "host, bind_port: 8444", "listeners.https_spiffe.bind_address: `host` is no IP"),
-        ("bind_port: 8444", "bind_port: 8443", "give them different ports"),
+        ("bind_port: 8444", "bind_port: 8443", "set server_names"),
+        ("bind_port: 8444", "bind_port: 8444, proxy_protocol_trusted_cidrs: [10.0.0.0/40]", "is no network"),
+        ("    issuer: { socket_path: /run/issuer.sock }\n", "", "has neither issuer nor sources"),
+        (
+            "    oidc:",
+            "    sources: [{ file: { path: x }, url: { url: x, profile: https_web } }]\n    oidc:",
+            "exactly one of",
+        ),
+        (
+            "    oidc:",
+            "    sources: [{ file: { path: x } }, { file: { path: x } }]\n    oidc:",
+            "`file x` is listed twice",
+        ),
+        (
+            "    oidc:",
+            "    sources: [{ url: { url: 'https://a/', profile: https_spiffe } }]\n    oidc:",
+            "endpoint_spiffe_id: is missing",
+        ),
+        ("    oidc:", "    hosts: ['a.example:8443']\n    oidc:", "write a host name without port"),
+        ("data_dir:", "bundle_map: { path: /cloud.example }\ndata_dir:", "is already used by trust_domains[0].path"),
+        ("data_dir:", "bundle_map: { path: /all, trust_domains: [other.example] }\ndata_dir:", "is not served by"),
+        ("data_dir:", "limits: { max_connections: 0 }\ndata_dir:", "nobody would be served"),
+        ("data_dir:", "limits: { header_timeout: 1ms }\ndata_dir:", "limits.header_timeout"),
         (
             "spiffe://cloud.example/entente/gateway",
             "spiffe://other.example/g",
-            "is not in trust domain `cloud.example`",
+            "the issuer of `other.example`, which this gateway does not know",
         ),
-        ("spiffe://cloud.example/entente/gateway", "spiffe://cloud.example/spire/server", "is reserved"),
+        ("spiffe://cloud.example/entente/gateway", "spiffe://cloud.example/spire/server", "will not mint it"),
         ("{ socket_path: /run/issuer.sock }", "{}", "trust_domains[0].issuer: names no issuer"),
         ("{ socket_path: /run/issuer.sock }", "{ address: 'host:1' }", "issuer.workload_api_socket: is missing"),
         ("{ socket_path: /run/issuer.sock }", "{ address: host, workload_api_socket: /s }", "is no host:port"),
@@ -93,6 +115,35 @@ fn each_wrong_value_names_its_key_and_a_remedy() {
         let message = refused(from, to);
         assert!(message.contains(expected), "{to}: {message}");
     }
+}
+
+#[test]
+fn several_sources_hosts_and_a_shared_listener_are_understood() {
+    let yaml = BASE.replace("bind_port: 8444", "bind_port: 8443").replace(
+        "    oidc:",
+        "    server_names: [spiffe.Cloud.example]
+    hosts: [Bundles.cloud.example, 192.0.2.1]
+    sources:
+      - server_api: { socket_path: /run/second.sock }
+      - file: { path: /etc/bundle.pem, format: pem }
+      - workload_api: { socket_path: /run/agent.sock }
+      - url: { url: 'https://other.example/bundle', profile: https_web }
+    oidc:",
+    );
+    let settings = check(&yaml).unwrap();
+    assert!(settings.shares_listener());
+    let domain = &settings.trust_domains[0];
+    let keys: Vec<String> = domain.sources.iter().map(SourceSettings::key).collect();
+    let file = "file /etc/bundle.pem";
+    let (api, agent, url) =
+        ("server_api /run/second.sock", "workload_api /run/agent.sock", "url https://other.example/bundle");
+    assert_eq!(keys, ["issuer", api, file, agent, url]);
+    assert_eq!(domain.server_names, ["cloud.example", "spiffe.cloud.example"]);
+    assert_eq!(domain.hosts, ["bundles.cloud.example", "192.0.2.1"]);
+    assert_eq!(domain.oidc_hosts(), ["bundles.cloud.example", "192.0.2.1", "oidc.example"]);
+    let clash = yaml.replace("spiffe.Cloud.example", "oidc.example");
+    assert!(check(&clash).unwrap_err().to_string().contains("would be shown an X509-SVID"));
+    assert!(!check(BASE).unwrap().shares_listener());
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! What the gateway keeps across restarts, in SQLite: one aggregate a file.
 
+pub mod audit;
+pub mod controls;
 pub mod deliveries;
 pub mod partner_bundles;
 pub mod relationships;
 pub mod served;
+pub mod sources;
 
 use std::path::Path;
 
@@ -15,6 +18,7 @@ use service_kit::{
 use sqlx::migrate::Migrator;
 use time::OffsetDateTime;
 
+pub use controls::Decision;
 pub use partner_bundles::Acceptance;
 
 /// Name of the database inside the data folder.
@@ -61,6 +65,7 @@ impl TransactionError for StoreError {
 #[derive(Debug, Clone)]
 pub struct Store {
     database: Database,
+    clock: SharedClock,
 }
 
 impl Store {
@@ -69,7 +74,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`] naming the file.
     pub async fn open(data_dir: &Path, clock: SharedClock) -> Result<Self, StoreError> {
-        Ok(Self { database: Database::open(&data_dir.join(FILE_NAME), &MIGRATIONS, clock).await? })
+        let database = Database::open(&data_dir.join(FILE_NAME), &MIGRATIONS, clock.clone()).await?;
+        Ok(Self { database, clock })
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        self.clock.now()
     }
 
     /// Whether the database answers.

@@ -10,12 +10,19 @@
     reason = "tests"
 )]
 
+mod acceptance;
 mod admin;
+mod audit;
+mod delivery;
 mod issuer_work;
+mod limits;
+mod metrics;
 mod mtls;
 mod oidc;
 mod refresh;
 mod refusals;
 mod restart;
 mod serving;
+mod several_domains;
+mod sources;
 mod support;

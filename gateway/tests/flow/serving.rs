@@ -164,6 +164,7 @@ async fn http2_gives_the_same_document() {
     let setup = Setup::new().await;
     let gateway = setup.start().await;
     let client = reqwest::Client::builder()
+        .no_gzip()
         .tls_backend_preconfigured({
             let mut config = (*web_client(&setup)).clone();
             config.alpn_protocols = vec![b"h2".to_vec()];

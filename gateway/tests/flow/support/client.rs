@@ -67,11 +67,28 @@ pub struct Connection {
 
 impl Connection {
     pub async fn open(address: std::net::SocketAddr, config: &Arc<ClientConfig>) -> Result<Self, std::io::Error> {
+        Self::open_to(address, address.ip().into(), config).await
+    }
+
+    /// With a TLS server name.
+    pub async fn open_as(
+        address: std::net::SocketAddr,
+        name: &str,
+        config: &Arc<ClientConfig>,
+    ) -> Result<Self, std::io::Error> {
+        Self::open_to(address, name.to_owned().try_into().unwrap(), config).await
+    }
+
+    async fn open_to(
+        address: std::net::SocketAddr,
+        name: rustls_pki_types::ServerName<'static>,
+        config: &Arc<ClientConfig>,
+    ) -> Result<Self, std::io::Error> {
         let mut config = (**config).clone();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let stream = TcpStream::connect(address).await?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = connector.connect(address.ip().into(), stream).await?;
+        let stream = connector.connect(name, stream).await?;
         let state = stream.get_ref().1;
         let peer = state.peer_certificates().unwrap()[0].to_vec();
         let version = state.protocol_version().unwrap();
@@ -81,7 +98,17 @@ impl Connection {
     }
 
     pub async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response<Vec<u8>> {
-        let mut request = Request::builder().method(method).uri(path).header("host", "anything.example");
+        self.send_to("anything.example", method, path, headers).await
+    }
+
+    pub async fn send_to(
+        &mut self,
+        host: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Response<Vec<u8>> {
+        let mut request = Request::builder().method(method).uri(path).header("host", host);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

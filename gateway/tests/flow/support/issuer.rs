@@ -42,6 +42,8 @@ pub struct State {
     pub minted: usize,
     /// Life of signed X509-SVIDs.
     pub svid_life: Duration,
+    /// Refuse to give the own bundle.
+    pub refuse_reads: bool,
     /// Refuse deliveries.
     pub refuse_sets: bool,
     /// Behave as a SPIRE server, which has no `FederationWork`.
@@ -73,6 +75,7 @@ impl FakeIssuer {
             sets: 0,
             minted: 0,
             svid_life: Duration::HOUR,
+            refuse_reads: false,
             refuse_sets: false,
             without_work: false,
             relationships: Vec::new(),
@@ -150,6 +153,9 @@ fn unimplemented<T>() -> Answer<T> {
 #[tonic::async_trait]
 impl api::bundle_server::Bundle for Shared {
     async fn get_bundle(&self, _: Request<api::GetBundleRequest>) -> Answer<types::Bundle> {
+        if self.state().refuse_reads {
+            return Err(Status::unavailable("the datastore is away"));
+        }
         Ok(Response::new(bundle_to_proto(&self.state().own)))
     }
 
@@ -207,9 +213,15 @@ impl api::bundle_server::Bundle for Shared {
 
     async fn list_federated_bundles(
         &self,
-        _: Request<api::ListFederatedBundlesRequest>,
+        request: Request<api::ListFederatedBundlesRequest>,
     ) -> Answer<api::ListFederatedBundlesResponse> {
-        unimplemented()
+        // Pages of one, so that the pages are followed.
+        let state = self.state();
+        let after = request.into_inner().page_token;
+        let next = state.federated.iter().find(|(name, _)| **name > after);
+        let next_page_token = next.map(|(name, _)| name.clone()).unwrap_or_default();
+        let bundles = next.map(|(_, bundle)| bundle_to_proto(bundle)).into_iter().collect();
+        Ok(Response::new(api::ListFederatedBundlesResponse { bundles, next_page_token }))
     }
 
     async fn batch_create_federated_bundle(
@@ -228,9 +240,18 @@ impl api::bundle_server::Bundle for Shared {
 
     async fn batch_delete_federated_bundle(
         &self,
-        _: Request<api::BatchDeleteFederatedBundleRequest>,
+        request: Request<api::BatchDeleteFederatedBundleRequest>,
     ) -> Answer<api::BatchDeleteFederatedBundleResponse> {
-        unimplemented()
+        let request = request.into_inner();
+        assert_eq!(request.mode(), api::batch_delete_federated_bundle_request::Mode::Dissociate);
+        let mut state = self.state();
+        let results = request.trust_domains.into_iter().map(|trust_domain| {
+            let code = if state.federated.remove(&trust_domain).is_some() { 0 } else { 5 };
+            let status = Some(ItemStatus { code, message: String::new() });
+            api::batch_delete_federated_bundle_response::Result { status, trust_domain }
+        });
+        let results = results.collect();
+        Ok(Response::new(api::BatchDeleteFederatedBundleResponse { results }))
     }
 }
 

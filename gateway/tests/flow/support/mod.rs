@@ -97,6 +97,7 @@ impl Setup {
             web_address: gateway.https_web().unwrap(),
             spiffe_address: gateway.https_spiffe().unwrap(),
             readiness: gateway.readiness().clone(),
+            metrics: gateway.metrics().registry().clone(),
             admin: Admin::new(self.file("admin.sock")),
             shutdown,
             task: tokio::spawn(gateway.run()),
@@ -109,6 +110,7 @@ pub struct Running {
     pub web_address: std::net::SocketAddr,
     pub spiffe_address: std::net::SocketAddr,
     pub readiness: service_kit::health::Readiness,
+    pub metrics: service_kit::metrics::Metrics,
     pub admin: Admin,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), gateway::Error>>,
@@ -142,6 +144,27 @@ impl Running {
         let problem = refresh.unwrap_err();
         assert_eq!(problem.status, 502, "{problem:?}");
         problem.detail
+    }
+
+    /// Takes a decision about a relationship.
+    pub async fn decide(&self, name: &str, verb: &str, body: Value) -> Result<api::Relationship, api::Problem> {
+        let path = format!("/v1/relationships/{name}/{verb}");
+        let decided: Result<api::Decided, api::Problem> = self.admin.post(&path, &body).await;
+        decided.map(|decided| decided.relationship)
+    }
+
+    /// What was done, as the audit log says, in order.
+    pub async fn audited(&self) -> Vec<(String, String)> {
+        let page: api::audit::AuditPage = self.admin.get("/v1/audit").await;
+        let records = page.records.into_iter().map(|entry| entry.record.unwrap());
+        records.map(|record| (record.what.name(), record.subject)).collect()
+    }
+
+    /// The audit log must be whole.
+    pub async fn verify_audit(&self) -> api::audit::AuditReport {
+        let report: api::audit::AuditReport = self.admin.get("/v1/audit/verify").await;
+        assert!(report.ok, "{report:?}");
+        report
     }
 
     pub async fn refresh(&self, name: &str, options: Value) -> Result<api::RefreshResult, api::Problem> {

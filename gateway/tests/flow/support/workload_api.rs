@@ -1,27 +1,59 @@
-//! A Workload API that gives one X509-SVID to whoever asks.
+//! A Workload API that gives one X509-SVID, or bundles that change, to whoever asks.
 
 use std::path::Path;
 
-use federation_specs::proto::workload::{
-    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
-    ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, WitsvidRequest, WitsvidResponse,
-    X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
-    spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
+use federation_specs::{
+    bundle::Bundle,
+    bundle_json,
+    proto::workload::{
+        JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
+        ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, WitsvidRequest, WitsvidResponse,
+        X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
+        spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
+    },
 };
 use service_kit::{clock::SystemClock, grpc, lifecycle::Shutdown};
-use tokio_stream::{Stream, StreamExt as _};
+use tokio::sync::watch;
+use tokio_stream::{Stream, StreamExt as _, wrappers::WatchStream};
 use tonic::{Request, Response, Status, service::Routes};
 
 type Messages<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-struct OneIdentity(X509svidResponse);
+struct OneIdentity(X509svidResponse, Option<watch::Receiver<Option<Bundle>>>);
+
+/// Serves the bundle of `changes` on `socket` until the test ends. While there is none the streams fail.
+pub fn serve_bundles(socket: &Path, changes: watch::Receiver<Option<Bundle>>) {
+    serve_all(socket, OneIdentity(X509svidResponse::default(), Some(changes)));
+}
+
+fn serve_all(socket: &Path, api: OneIdentity) {
+    let routes = Routes::new(SpiffeWorkloadApiServer::new(api));
+    let socket = grpc::unix_socket::bind_unix(socket, 0o700, 0o600).unwrap();
+    tokio::spawn(grpc::listen::serve_unix(socket, routes, SystemClock::shared(), Shutdown::new()));
+}
+
+impl OneIdentity {
+    fn bundles<T: Send + 'static>(
+        &self,
+        metadata: &tonic::metadata::MetadataMap,
+        convert: impl Fn(&Bundle) -> T + Send + 'static,
+    ) -> Result<Response<Messages<T>>, Status> {
+        if metadata.get("workload.spiffe.io").is_none_or(|value| value != "true") {
+            return Err(Status::invalid_argument("security header missing from request"));
+        }
+        let Some(changes) = self.1.clone() else { return unimplemented() };
+        let messages = WatchStream::new(changes).map(move |bundle| match bundle {
+            Some(bundle) => Ok(convert(&bundle)),
+            None => Err(Status::unavailable("the agent lost its server")),
+        });
+        Ok(Response::new(Box::pin(messages)))
+    }
+}
 
 /// Serves on `socket` until the test ends.
 pub fn serve(socket: &Path, svid: X509svid) {
     let answer = X509svidResponse { svids: vec![svid], ..X509svidResponse::default() };
-    let routes = Routes::new(SpiffeWorkloadApiServer::new(OneIdentity(answer)));
-    let socket = grpc::unix_socket::bind_unix(socket, 0o700, 0o600).unwrap();
-    tokio::spawn(grpc::listen::serve_unix(socket, routes, SystemClock::shared(), Shutdown::new()));
+    serve_all(socket, OneIdentity(answer, None));
 }
 
 fn unimplemented<T>() -> Result<Response<T>, Status> {
@@ -49,9 +81,12 @@ impl SpiffeWorkloadApi for OneIdentity {
 
     async fn fetch_x509_bundles(
         &self,
-        _: Request<X509BundlesRequest>,
+        request: Request<X509BundlesRequest>,
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
-        unimplemented()
+        self.bundles(request.metadata(), |bundle| X509BundlesResponse {
+            bundles: [(bundle.trust_domain().id_string(), bundle.x509_roots_der())].into(),
+            ..X509BundlesResponse::default()
+        })
     }
 
     async fn fetch_jwtsvid(&self, _: Request<JwtsvidRequest>) -> Result<Response<JwtsvidResponse>, Status> {
@@ -60,9 +95,11 @@ impl SpiffeWorkloadApi for OneIdentity {
 
     async fn fetch_jwt_bundles(
         &self,
-        _: Request<JwtBundlesRequest>,
+        request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        unimplemented()
+        self.bundles(request.metadata(), |bundle| JwtBundlesResponse {
+            bundles: [(bundle.trust_domain().id_string(), bundle_json::encode_jwks(bundle))].into(),
+        })
     }
 
     async fn validate_jwtsvid(

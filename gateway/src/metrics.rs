@@ -1,0 +1,251 @@
+//! What the gateway counts and shows to Prometheus. The names are documented in `docs/metrics.md`.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use federation_specs::{bundle::Bundle, id::TrustDomain};
+use http::StatusCode;
+use service_kit::{
+    clock::SharedClock,
+    metrics::{Counter, Metrics, Unit},
+};
+use time::OffsetDateTime;
+
+use crate::{
+    partners::PartnerBundles,
+    refresh::manager::Manager,
+    served::{ServedDomain, ServedDomains},
+};
+
+const REQUESTS: &str = "entente_gateway_requests_total";
+const CONNECTIONS: &str = "entente_gateway_connections_total";
+const OPEN_CONNECTIONS: &str = "entente_gateway_connections";
+const RATE_LIMITED: &str = "entente_gateway_rate_limited_total";
+const OWN_AGE: &str = "entente_gateway_own_bundle_age_seconds";
+const OWN_HELD: &str = "entente_gateway_own_bundle_held";
+const OWN_EXPIRY: &str = "entente_gateway_own_bundle_seconds_to_first_key_expiry";
+const PARTNER_AGE: &str = "entente_gateway_partner_bundle_age_seconds";
+const PARTNER_EXPIRY: &str = "entente_gateway_partner_seconds_to_first_key_expiry";
+const PARTNER_REFRESHED: &str = "entente_gateway_partner_seconds_since_refresh";
+const PARTNER_FAILURES: &str = "entente_gateway_partner_consecutive_failures";
+const REFRESHES: &str = "entente_gateway_partner_refreshes_total";
+const ROLLBACKS: &str = "entente_gateway_partner_rollback_attempts_total";
+const DELIVERIES: &str = "entente_gateway_deliveries_total";
+
+/// The gateway's metrics. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct GatewayMetrics {
+    metrics: Metrics,
+}
+
+impl GatewayMetrics {
+    /// Every metric described, none counted yet.
+    pub fn new() -> Self {
+        let metrics = Metrics::new();
+        for (name, text) in [
+            (REQUESTS, "Answered requests by trust domain, document and status."),
+            (CONNECTIONS, "Connections by listener and what became of them."),
+            (RATE_LIMITED, "Requests answered 429 by listener."),
+            (REFRESHES, "Fetches of partners' bundles by partner and result."),
+            (ROLLBACKS, "Fetched bundles with a lower sequence number than before, by partner."),
+            (DELIVERIES, "Deliveries of partners' bundles by receiving trust domain and result."),
+        ] {
+            metrics.describe_counter(name, text);
+        }
+        let seconds = Some(Unit::Seconds);
+        for (name, unit, text) in [
+            (OPEN_CONNECTIONS, Some(Unit::Count), "Connections open now by listener."),
+            (OWN_AGE, seconds, "Time since every source of a served domain last confirmed what is served."),
+            (OWN_HELD, Some(Unit::Count), "Sources of a served domain whose bundle is held back."),
+            (OWN_EXPIRY, seconds, "Time until the first X.509 authority of a served bundle expires."),
+            (PARTNER_AGE, seconds, "Time since the partner's bundle in force was accepted."),
+            (PARTNER_EXPIRY, seconds, "Time until the first X.509 authority of a partner's bundle expires."),
+            (PARTNER_REFRESHED, seconds, "Time since the partner last answered with an acceptable bundle."),
+            (PARTNER_FAILURES, Some(Unit::Count), "Failed fetches since then."),
+        ] {
+            metrics.describe_gauge(name, unit, text);
+        }
+        Self { metrics }
+    }
+
+    /// The registry, to be scraped.
+    pub fn registry(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Shows the state of served domains at each scrape.
+    pub(crate) fn watch_served(&self, served: Arc<ServedDomains>, clock: SharedClock) {
+        self.metrics.on_scrape(move |metrics| {
+            let now = clock.now();
+            for domain in served.iter() {
+                own(metrics, domain, now);
+            }
+        });
+    }
+
+    /// Shows the state of partners at each scrape.
+    pub(crate) fn watch_partners(&self, manager: Manager, partners: Arc<PartnerBundles>, clock: SharedClock) {
+        self.metrics.on_scrape(move |metrics| {
+            let now = clock.now();
+            for (partner, last_success, failures) in manager.progress() {
+                let labels = [("trust_domain", partner.as_str())];
+                metrics.gauge(PARTNER_FAILURES, &labels).set(f64::from(failures));
+                if let Some(at) = last_success {
+                    metrics.gauge(PARTNER_REFRESHED, &labels).set(seconds(now - at));
+                }
+                if let Some(held) = partners.get(&partner) {
+                    metrics.gauge(PARTNER_AGE, &labels).set(seconds(now - held.accepted_at));
+                    if let Some(expiry) = first_expiry(&held.bundle) {
+                        metrics.gauge(PARTNER_EXPIRY, &labels).set(seconds(expiry - now));
+                    }
+                }
+            }
+        });
+    }
+
+    /// The counters of one listener, and its gauge of open connections.
+    pub(crate) fn listener(&self, listener: &'static str) -> ListenerMetrics {
+        let open = Arc::new(AtomicUsize::new(0));
+        let shown = Arc::clone(&open);
+        self.metrics.on_scrape(move |metrics| {
+            let count = u32::try_from(shown.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+            metrics.gauge(OPEN_CONNECTIONS, &[("listener", listener)]).set(f64::from(count));
+        });
+        let result = |result| self.metrics.counter(CONNECTIONS, &[("listener", listener), ("result", result)]);
+        ListenerMetrics {
+            open,
+            served: result("served"),
+            refused: result("too_many_of_client"),
+            handshake_failed: result("handshake_failed"),
+            proxy_refused: result("proxy_header_refused"),
+        }
+    }
+
+    /// The counter of requests of one listener that were answered 429.
+    pub(crate) fn rate_limited(&self, listener: &'static str) -> Counter {
+        self.metrics.counter(RATE_LIMITED, &[("listener", listener)])
+    }
+
+    /// The counters of requests for one document.
+    pub(crate) fn requests(&self, trust_domain: &str, document: &'static str) -> RequestCounters {
+        RequestCounters {
+            metrics: self.metrics.clone(),
+            trust_domain: trust_domain.to_owned(),
+            document,
+            counters: Default::default(),
+        }
+    }
+
+    /// A partner was fetched: whether that brought an acceptable bundle.
+    pub(crate) fn refreshed(&self, partner: &TrustDomain, ok: bool) {
+        let result = if ok { "ok" } else { "failed" };
+        self.metrics.counter(REFRESHES, &[("trust_domain", partner.as_str()), ("result", result)]).increment(1);
+    }
+
+    /// A partner's bundle went back.
+    pub(crate) fn rollback(&self, partner: &TrustDomain) {
+        self.metrics.counter(ROLLBACKS, &[("trust_domain", partner.as_str())]).increment(1);
+    }
+
+    /// A bundle was given to the issuer of `local`, or could not be.
+    pub(crate) fn delivered(&self, local: &TrustDomain, ok: bool) {
+        let result = if ok { "delivered" } else { "failed" };
+        self.metrics.counter(DELIVERIES, &[("local_trust_domain", local.as_str()), ("result", result)]).increment(1);
+    }
+}
+
+fn own(metrics: &Metrics, domain: &ServedDomain, now: OffsetDateTime) {
+    let labels = [("trust_domain", domain.name().as_str())];
+    let held = u32::try_from(domain.sources().held()).unwrap_or(u32::MAX);
+    metrics.gauge(OWN_HELD, &labels).set(f64::from(held));
+    let Some(published) = domain.current() else { return };
+    metrics.gauge(OWN_AGE, &labels).set(domain.age(now).unwrap_or(Duration::ZERO).as_secs_f64());
+    if let Some(expiry) = first_expiry(&published.bundle) {
+        metrics.gauge(OWN_EXPIRY, &labels).set(seconds(expiry - now));
+    }
+}
+
+fn first_expiry(bundle: &Bundle) -> Option<OffsetDateTime> {
+    bundle.x509_authorities().iter().map(|authority| authority.not_after()).min()
+}
+
+fn seconds(duration: time::Duration) -> f64 {
+    duration.as_seconds_f64().round()
+}
+
+/// Counters of one listener.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenerMetrics {
+    open: Arc<AtomicUsize>,
+    /// Handshake done.
+    pub(crate) served: Counter,
+    /// Closed at once, because the client has too many.
+    pub(crate) refused: Counter,
+    /// TLS failed or took too long.
+    pub(crate) handshake_failed: Counter,
+    /// No acceptable PROXY protocol header.
+    pub(crate) proxy_refused: Counter,
+}
+
+/// One open connection in the gauge, until dropped.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Arc<AtomicUsize>);
+
+impl ListenerMetrics {
+    /// One more is open.
+    pub(crate) fn open(&self) -> OpenConnection {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(&self.open))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Statuses of answers that are counted without looking anything up.
+const STATUSES: [StatusCode; 8] = [
+    StatusCode::OK,
+    StatusCode::NOT_MODIFIED,
+    StatusCode::NOT_FOUND,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::INTERNAL_SERVER_ERROR,
+    StatusCode::NOT_IMPLEMENTED,
+    StatusCode::SERVICE_UNAVAILABLE,
+];
+
+/// Counters of the requests for one document, made when first needed: there may be thousands of documents.
+#[derive(Debug)]
+pub(crate) struct RequestCounters {
+    metrics: Metrics,
+    trust_domain: String,
+    document: &'static str,
+    counters: [OnceLock<Counter>; STATUSES.len()],
+}
+
+impl RequestCounters {
+    /// One request was answered.
+    pub(crate) fn count(&self, status: StatusCode) {
+        let make = || {
+            let labels = [
+                ("trust_domain", self.trust_domain.as_str()),
+                ("document", self.document),
+                ("status", status.as_str()),
+            ];
+            self.metrics.counter(REQUESTS, &labels)
+        };
+        let kept = STATUSES.iter().position(|known| *known == status).and_then(|index| self.counters.get(index));
+        match kept {
+            Some(cell) => cell.get_or_init(make).increment(1),
+            None => make().increment(1),
+        }
+    }
+}

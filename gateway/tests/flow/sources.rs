@@ -1,0 +1,328 @@
+//! Sources of the own bundle: the same suite for each kind, and what is made of several.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use federation_specs::{bundle::Bundle, bundle_json, profile::EndpointProfile};
+use gateway::{
+    api::sources::{AcceptedSources, SourceList},
+    config::BundleFileFormat,
+    issuer_client::IssuerClient,
+    partners::PartnerBundles,
+    served::ServedDomains,
+    settings::RefreshLimits,
+    source::{
+        BundleSource,
+        file::FileSource,
+        issuer::IssuerSource,
+        url::{UrlEndpoint, UrlSource},
+        workload_api::WorkloadApiSource,
+    },
+};
+use serde_json::json;
+use service_kit::{
+    clock::SystemClock,
+    tls::{WebRoots, web_client_config},
+};
+use tokio::sync::watch;
+
+use crate::support::{
+    LOCAL, Running, Setup,
+    authority::{Authority, WebAuthority},
+    client::Connection,
+    eventually,
+    issuer::FakeIssuer,
+    partner::{Behaviour, Partner},
+    td, workload_api,
+};
+
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Moves what is behind a source.
+type Hand = Box<dyn Fn(Option<&Bundle>)>;
+
+/// A source and the hand that moves what is behind it: `Some` is the bundle it gives, `None` breaks it.
+struct Rig {
+    source: Box<dyn BundleSource>,
+    set: Hand,
+}
+
+/// What every kind of source does.
+async fn conformance(mut rig: Rig) {
+    let name = rig.source.describe();
+    let (one, two) = (Authority::new(&td(LOCAL)), Authority::new(&td(LOCAL)));
+    let bundle = |sequence, authorities: &[&Authority]| {
+        one.bundle(sequence)
+            .with_x509_authorities(authorities.iter().map(|authority| authority.x509()))
+            .with_jwt_authorities(authorities.iter().map(|authority| authority.jwt()))
+    };
+    let first = bundle(1, &[&one]);
+    (rig.set)(Some(&first));
+    let given = rig.source.next().await.unwrap();
+    assert!(same_keys(&given, &first), "{name}: {given:?}");
+    assert_eq!(given.trust_domain(), first.trust_domain(), "{name}");
+
+    let rotated = bundle(2, &[&one, &two]);
+    (rig.set)(Some(&rotated));
+    until(&mut rig.source, "the rotated bundle", |next| next.is_ok_and(|given| same_keys(&given, &rotated))).await;
+
+    (rig.set)(None);
+    let mut text = String::new();
+    until(&mut rig.source, "an error", |next| next.map_err(|error| text = error).is_err()).await;
+    assert!(text.len() > 20, "{name}: {text}");
+
+    let repaired = bundle(3, &[&two]);
+    (rig.set)(Some(&repaired));
+    until(&mut rig.source, "the repaired bundle", |next| next.is_ok_and(|given| same_keys(&given, &repaired))).await;
+}
+
+fn same_keys(a: &Bundle, b: &Bundle) -> bool {
+    gateway::partners::content_digest(a) == gateway::partners::content_digest(b)
+}
+
+async fn until(source: &mut Box<dyn BundleSource>, what: &str, mut seen: impl FnMut(Result<Bundle, String>) -> bool) {
+    let name = source.describe();
+    let look = async {
+        while !seen(source.next().await.map_err(|error| error.to_string())) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), look).await.unwrap_or_else(|_| panic!("{name}: no {what}"));
+}
+
+fn limits() -> RefreshLimits {
+    RefreshLimits {
+        min_interval: INTERVAL,
+        max_interval: INTERVAL,
+        timeout: Duration::from_secs(5),
+        max_body_bytes: 100_000,
+    }
+}
+
+fn replace(path: &PathBuf, bytes: &[u8]) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, bytes).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_is_a_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bundle.json");
+    let clock = SystemClock::shared();
+    let source = FileSource::new(td(LOCAL), path.clone(), BundleFileFormat::Spiffe, INTERVAL, clock);
+    let set = move |bundle: Option<&Bundle>| match bundle {
+        Some(bundle) => replace(&path, &bundle_json::encode(bundle)),
+        None => replace(&path, b"{\"keys\""),
+    };
+    conformance(Rig { source: Box::new(source), set: Box::new(set) }).await;
+}
+
+#[tokio::test]
+async fn a_pem_file_gives_x509_authorities_and_its_faults_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bundle.pem");
+    let clock = SystemClock::shared();
+    let mut source = FileSource::new(td(LOCAL), path.clone(), BundleFileFormat::Pem, INTERVAL, clock);
+    let error = source.next().await.unwrap_err().to_string();
+    assert!(error.contains("bundle.pem cannot be read"), "{error}");
+    let bundle = Authority::new(&td(LOCAL)).bundle(1);
+    replace(&path, bundle.to_pem().as_bytes());
+    let given = source.next().await.unwrap();
+    assert_eq!(given.x509_authorities(), bundle.x509_authorities());
+    assert_eq!((given.jwt_authorities().len(), given.sequence()), (0, None));
+    replace(&path, &bundle_json::encode(&bundle));
+    let error = source.next().await.unwrap_err().to_string();
+    assert!(error.contains("set format: spiffe"), "{error}");
+    replace(&path, &vec![b' '; bundle_json::MAX_BUNDLE_BYTES + 1]);
+    let error = source.next().await.unwrap_err().to_string();
+    assert!(error.contains("is larger than"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_api_is_a_source() {
+    service_kit::crypto::install();
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = FakeIssuer::start(LOCAL, folder.path().join("issuer.sock")).await;
+    let clock = SystemClock::shared();
+    let client = IssuerClient::over_socket(td(LOCAL), issuer.socket(), Arc::clone(&clock));
+    let source = IssuerSource::new(client, INTERVAL, clock);
+    let set = move |bundle: Option<&Bundle>| {
+        let mut state = issuer.state();
+        state.refuse_reads = bundle.is_none();
+        if let Some(bundle) = bundle {
+            state.own = bundle.clone();
+        }
+    };
+    conformance(Rig { source: Box::new(source), set: Box::new(set) }).await;
+}
+
+#[tokio::test]
+async fn a_workload_api_is_a_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("workload.sock");
+    let (changes, receiver) = watch::channel(None);
+    workload_api::serve_bundles(&socket, receiver);
+    let source = WorkloadApiSource::new(td(LOCAL), socket);
+    let set = move |bundle: Option<&Bundle>| {
+        changes.send_replace(bundle.cloned());
+    };
+    conformance(Rig { source: Box::new(source), set: Box::new(set) }).await;
+}
+
+fn url_source(endpoint: UrlEndpoint) -> UrlSource {
+    let served = Arc::new(ServedDomains::new(&[], time::OffsetDateTime::now_utc()));
+    UrlSource::new(endpoint, limits(), served, Arc::new(PartnerBundles::default()), SystemClock::shared())
+}
+
+fn set_partner(partner: Partner) -> Hand {
+    Box::new(move |bundle| match bundle {
+        Some(bundle) => partner.serve(bundle),
+        None => partner.set(Behaviour::Status(500)),
+    })
+}
+
+#[tokio::test]
+async fn a_web_url_is_a_source() {
+    service_kit::crypto::install();
+    let folder = tempfile::tempdir().unwrap();
+    let web = WebAuthority::new();
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, web.ca_pem()).unwrap();
+    let partner = Partner::web(web.server_config(), Behaviour::Status(500)).await;
+    let endpoint = UrlEndpoint {
+        trust_domain: td(LOCAL),
+        url: partner.url().parse().unwrap(),
+        profile: EndpointProfile::HttpsWeb,
+        ca_file: Some(ca_file),
+        bootstrap_bundle_file: None,
+    };
+    conformance(Rig { source: Box::new(url_source(endpoint)), set: set_partner(partner) }).await;
+}
+
+#[tokio::test]
+async fn a_spiffe_url_is_a_source() {
+    service_kit::crypto::install();
+    let folder = tempfile::tempdir().unwrap();
+    // The endpoint's own domain is another one, whose bundle is in a file.
+    let hub = Authority::new(&td("hub.example"));
+    let endpoint_id = "spiffe://hub.example/gateway";
+    let bootstrap = folder.path().join("hub.json");
+    std::fs::write(&bootstrap, bundle_json::encode(&hub.bundle(1))).unwrap();
+    let partner = Partner::spiffe(hub.identity(endpoint_id), Behaviour::Status(500)).await;
+    let endpoint = UrlEndpoint {
+        trust_domain: td(LOCAL),
+        url: partner.url().parse().unwrap(),
+        profile: EndpointProfile::HttpsSpiffe { endpoint_id: endpoint_id.parse().unwrap() },
+        ca_file: None,
+        bootstrap_bundle_file: Some(bootstrap),
+    };
+    conformance(Rig { source: Box::new(url_source(endpoint.clone())), set: set_partner(partner) }).await;
+    let error = url_source(UrlEndpoint { bootstrap_bundle_file: None, ..endpoint }).next().await.unwrap_err();
+    assert!(error.to_string().contains("set bootstrap_bundle_file"), "{error}");
+}
+
+async fn served(setup: &Setup, gateway: &Running) -> (Bundle, http::HeaderMap) {
+    let roots = WebRoots::Pem(setup.web.ca_pem().as_bytes().to_vec());
+    let config = web_client_config(&roots, SystemClock::shared(), &[b"http/1.1"]).unwrap();
+    let mut client = Connection::open(gateway.web_address, &config).await.unwrap();
+    let answer = client.send("GET", &format!("/{LOCAL}"), &[]).await;
+    assert_eq!(answer.status(), 200);
+    (bundle_json::parse(&td(LOCAL), answer.body()).unwrap().bundle, answer.headers().clone())
+}
+
+#[tokio::test]
+async fn keys_of_several_sources_are_published_together_and_a_dead_source_keeps_its_own() {
+    let mut setup = Setup::new().await;
+    let second = Authority::new(&td(LOCAL));
+    let file = setup.file("second.json");
+    replace(&file, &bundle_json::encode(&second.bundle(10)));
+    setup.config["trust_domains"][0]["sources"] = json!([{"file": {"path": file}}]);
+    let gateway = setup.start().await;
+    eventually("both sources to be published", || async {
+        served(&setup, &gateway).await.0.x509_authorities().len() == 2
+    })
+    .await;
+    let (bundle, headers) = served(&setup, &gateway).await;
+    assert_eq!(bundle.sequence(), Some(11), "the sum of both");
+    assert_eq!(bundle.jwt_authorities().len(), 2);
+    assert!(!headers.contains_key("age"));
+
+    std::fs::remove_file(&file).unwrap();
+    eventually("the age of what is served to be told", || async {
+        served(&setup, &gateway).await.1.contains_key("age")
+    })
+    .await;
+    let list: SourceList = gateway.admin.get("/v1/sources").await;
+    assert_eq!(list.sources.len(), 2);
+    let dead = list.sources.iter().find(|source| source.source.starts_with("file ")).unwrap();
+    assert!(dead.failing_since.is_some() && dead.last_error.as_ref().unwrap().contains("cannot be read"), "{dead:?}");
+    assert_eq!((dead.x509_authorities, dead.sequence), (1, Some(10)));
+    gateway.stop().await;
+
+    // Another start without the file: its keys are still there.
+    let gateway = setup.start().await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let (bundle, _) = served(&setup, &gateway).await;
+    assert_eq!((bundle.x509_authorities().len(), bundle.sequence()), (2, Some(11)));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn rolled_back_and_emptied_own_bundles_are_held_until_accepted() {
+    let setup = Setup::new().await;
+    let own = setup.issuer.state().authority.bundle(5);
+    setup.issuer.state().own = own;
+    let gateway = setup.start().await;
+    let before = served(&setup, &gateway).await.0;
+    setup.issuer.state().own = Authority::new(&td(LOCAL)).bundle(2);
+    let held = || async {
+        let list: SourceList = gateway.admin.get("/v1/sources").await;
+        list.sources[0].held.clone()
+    };
+    eventually("the rollback to be held", || async { held().await.is_some() }).await;
+    assert_eq!(held().await.unwrap(), "it went back from sequence 5 to 2");
+    assert_eq!(served(&setup, &gateway).await.0, before);
+    assert!(gateway.readiness.is_ready(), "what is served is still good");
+    let reason = gateway.readiness.snapshot()["source"].reason.clone().unwrap();
+    assert!(reason.contains("source `issuer` is held"), "{reason}");
+
+    // Not forgotten by a restart.
+    gateway.stop().await;
+    let gateway = setup.start().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(served(&setup, &gateway).await.0, before);
+
+    let accepted: AcceptedSources =
+        gateway.admin.post(&format!("/v1/sources/{LOCAL}/accept"), &json!({})).await.unwrap();
+    assert_eq!(accepted.accepted, ["issuer"]);
+    assert_eq!(served(&setup, &gateway).await.0.sequence(), Some(2));
+    setup.issuer.state().own = Bundle::new(td(LOCAL)).with_sequence(Some(3));
+    eventually("the emptied bundle to be held", || async {
+        let list: SourceList = gateway.admin.get("/v1/sources").await;
+        list.sources[0].held.as_ref().is_some_and(|held| held.contains("lost all its keys"))
+    })
+    .await;
+    let _: AcceptedSources = gateway.admin.post(&format!("/v1/sources/{LOCAL}/accept"), &json!({})).await.unwrap();
+    assert!(served(&setup, &gateway).await.0.is_empty());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_domain_without_issuer_is_served_from_its_sources() {
+    let mut setup = Setup::new().await;
+    let keys = Authority::new(&td("static.example"));
+    let file = setup.file("static.pem");
+    replace(&file, keys.bundle(1).to_pem().as_bytes());
+    setup.config["trust_domains"].as_array_mut().unwrap().push(json!({
+        "name": "static.example",
+        "sources": [{"file": {"path": file, "format": "pem"}}],
+    }));
+    let gateway = setup.start().await;
+    let roots = WebRoots::Pem(setup.web.ca_pem().as_bytes().to_vec());
+    let config = web_client_config(&roots, SystemClock::shared(), &[b"http/1.1"]).unwrap();
+    let mut client = Connection::open(gateway.web_address, &config).await.unwrap();
+    let answer = client.send("GET", "/static.example", &[]).await;
+    let bundle = bundle_json::parse(&td("static.example"), answer.body()).unwrap().bundle;
+    assert_eq!((bundle.x509_authorities().len(), bundle.sequence()), (1, None));
+    gateway.stop().await;
+}
