@@ -11,7 +11,7 @@ use service_kit::{
 };
 use tokio::net::UnixStream;
 
-use crate::listeners::DRAIN_TIMEOUT;
+use crate::{http::admin_peer::Peer, listeners::DRAIN_TIMEOUT};
 
 /// Permission bits of the socket's folder if it is made here.
 const FOLDER_MODE: u32 = 0o750;
@@ -44,7 +44,8 @@ impl AdminSocket {
     /// When the listener fails for good.
     pub(crate) async fn serve(self, router: Router, shutdown: Shutdown) -> Result<(), BoxError> {
         let clock = Arc::clone(&self.clock);
-        let serve = axum::serve(self, router).with_graceful_shutdown(shutdown.cancelled_owned());
+        let serve = axum::serve(self, router.into_make_service_with_connect_info::<Peer>())
+            .with_graceful_shutdown(shutdown.cancelled_owned());
         tokio::select! {
             outcome = serve.into_future() => Ok(outcome?),
             () = async {
@@ -57,12 +58,15 @@ impl AdminSocket {
 
 impl Listener for AdminSocket {
     type Io = UnixStream;
-    type Addr = ();
+    type Addr = Peer;
 
-    async fn accept(&mut self) -> (UnixStream, ()) {
+    async fn accept(&mut self) -> (UnixStream, Peer) {
         loop {
             match self.socket.accept().await {
-                Ok(stream) => return (stream, ()),
+                Ok(stream) => {
+                    let peer = Peer::of(&stream);
+                    return (stream, peer);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "admin connection not accepted");
                     self.clock.sleep(ACCEPT_RETRY).await;
@@ -71,7 +75,7 @@ impl Listener for AdminSocket {
         }
     }
 
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
+    fn local_addr(&self) -> io::Result<Peer> {
+        Err(io::Error::from(io::ErrorKind::Unsupported))
     }
 }

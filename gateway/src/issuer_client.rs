@@ -1,7 +1,7 @@
 //! What the gateway asks of a local trust domain's issuer, through the SPIRE Server API: an Entente issuer or a SPIRE
 //! server alike.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use federation_specs::{
     bundle::Bundle,
@@ -14,8 +14,9 @@ use federation_specs::{
         },
         server::{
             bundle::{
-                BatchSetFederatedBundleRequest, GetBundleRequest, GetFederatedBundleRequest,
-                bundle_client::BundleClient,
+                BatchDeleteFederatedBundleRequest, BatchSetFederatedBundleRequest, GetBundleRequest,
+                GetFederatedBundleRequest, ListFederatedBundlesRequest,
+                batch_delete_federated_bundle_request::Mode as DeleteMode, bundle_client::BundleClient,
             },
             svid::{MintX509svidRequest, svid_client::SvidClient},
             trustdomain::{ListFederationRelationshipsRequest, trust_domain_client::TrustDomainClient},
@@ -30,6 +31,8 @@ use service_kit::{
     grpc::connect::{self, ConnectError},
 };
 use tonic::{Code, Status, Streaming, transport::Channel};
+
+use crate::partners::content_digest;
 
 /// Longest time one call may take.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -184,6 +187,60 @@ impl IssuerClient {
                 None => Err(self.bad(call, "a result without a status")),
             },
             results => Err(self.bad(call, format!("{} results for one bundle", results.len()))),
+        }
+    }
+
+    /// Takes a partner's bundle from the issuer. Entries that federate with the partner stay and lose the association.
+    ///
+    /// # Errors
+    /// [`IssuerError`]; a bundle the issuer does not hold is none.
+    pub async fn delete_federated_bundle(&self, partner: &TrustDomain) -> Result<(), IssuerError> {
+        let call = "BatchDeleteFederatedBundle";
+        let request = BatchDeleteFederatedBundleRequest {
+            trust_domains: vec![partner.as_str().to_owned()],
+            mode: DeleteMode::Dissociate.into(),
+        };
+        let mut client = self.bundles();
+        let answer = self.call(call, client.batch_delete_federated_bundle(request)).await?;
+        match answer.results.as_slice() {
+            [result] => match &result.status {
+                Some(status) if [Code::Ok as i32, Code::NotFound as i32].contains(&status.code) => Ok(()),
+                Some(status) => Err(self.refused(call, &Status::new(Code::from(status.code), &status.message))),
+                None => Err(self.bad(call, "a result without a status")),
+            },
+            results => Err(self.bad(call, format!("{} results for one bundle", results.len()))),
+        }
+    }
+
+    /// Content digests of every partner's bundle the issuer holds; a bundle that cannot be read has an empty one.
+    ///
+    /// # Errors
+    /// [`IssuerError`].
+    pub async fn federated_digests(&self) -> Result<HashMap<TrustDomain, String>, IssuerError> {
+        let call = "ListFederatedBundles";
+        let mut client = self.bundles();
+        let mut all = HashMap::new();
+        let mut page_token = String::new();
+        loop {
+            let request = ListFederatedBundlesRequest {
+                output_mask: None,
+                page_size: PAGE_SIZE,
+                page_token: std::mem::take(&mut page_token),
+            };
+            let answer = self.call(call, client.list_federated_bundles(request)).await?;
+            for message in &answer.bundles {
+                if let Ok(name) = TrustDomain::from_name_or_id(&message.trust_domain) {
+                    let digest = bundle_from_proto(message).map(|bundle| content_digest(&bundle)).unwrap_or_default();
+                    all.insert(name, digest);
+                }
+            }
+            if all.len() > MAX_RELATIONSHIPS {
+                return Err(self.bad(call, format!("more than {MAX_RELATIONSHIPS} bundles")));
+            }
+            if answer.next_page_token.is_empty() || answer.bundles.is_empty() {
+                return Ok(all);
+            }
+            page_token = answer.next_page_token;
         }
     }
 

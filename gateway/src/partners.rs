@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use federation_specs::{bundle::Bundle, id::TrustDomain};
 use time::OffsetDateTime;
 
-use crate::served::rendered::digest_hex;
+use crate::{refresh::limits::public_keys, served::rendered::digest_hex};
 
 /// A partner's bundle in force.
 #[derive(Debug, Clone)]
@@ -47,30 +47,80 @@ pub fn content_digest(bundle: &Bundle) -> String {
 /// Every bundle in force by its trust domain.
 #[derive(Debug, Default)]
 pub struct PartnerBundles {
-    held: RwLock<HashMap<TrustDomain, Arc<HeldBundle>>>,
+    held: RwLock<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    bundles: HashMap<TrustDomain, Arc<HeldBundle>>,
+    /// Whose each public key is, by the SHA-256 of its DER.
+    owners: HashMap<[u8; 32], Vec<TrustDomain>>,
+}
+
+impl Held {
+    fn set(&mut self, held: HeldBundle) {
+        let trust_domain = held.bundle.trust_domain().clone();
+        let keys =
+            |bundle: &Bundle| -> Vec<[u8; 32]> { public_keys(bundle).map(|(_, _, der)| key_digest(&der)).collect() };
+        let now = keys(&held.bundle);
+        if let Some(before) = self.bundles.insert(trust_domain.clone(), Arc::new(held)) {
+            for key in keys(&before.bundle) {
+                if let Some(owners) = self.owners.get_mut(&key) {
+                    owners.retain(|owner| *owner != trust_domain);
+                    if owners.is_empty() {
+                        self.owners.remove(&key);
+                    }
+                }
+            }
+        }
+        for key in now {
+            let owners = self.owners.entry(key).or_default();
+            if !owners.contains(&trust_domain) {
+                owners.push(trust_domain.clone());
+            }
+        }
+    }
+}
+
+fn key_digest(der: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der).as_ref());
+    digest
 }
 
 impl PartnerBundles {
     /// Those given.
-    pub fn new(held: impl IntoIterator<Item = HeldBundle>) -> Self {
-        let held = held.into_iter().map(|held| (held.bundle.trust_domain().clone(), Arc::new(held))).collect();
+    pub fn new(bundles: impl IntoIterator<Item = HeldBundle>) -> Self {
+        let mut held = Held::default();
+        for bundle in bundles {
+            held.set(bundle);
+        }
         Self { held: RwLock::new(held) }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The one of that trust domain.
     pub fn get(&self, trust_domain: &TrustDomain) -> Option<Arc<HeldBundle>> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).get(trust_domain).cloned()
+        self.read().bundles.get(trust_domain).cloned()
+    }
+
+    /// Another trust domain than `trust_domain` whose bundle in force has this public key, DER.
+    pub fn other_owner(&self, trust_domain: &TrustDomain, key: &[u8]) -> Option<TrustDomain> {
+        let held = self.read();
+        held.owners.get(&key_digest(key))?.iter().find(|owner| *owner != trust_domain).cloned()
     }
 
     /// Puts one in force.
     pub fn set(&self, held: HeldBundle) {
-        let trust_domain = held.bundle.trust_domain().clone();
-        self.held.write().unwrap_or_else(PoisonError::into_inner).insert(trust_domain, Arc::new(held));
+        self.held.write().unwrap_or_else(PoisonError::into_inner).set(held);
     }
 
     /// All of them, by trust domain.
     pub fn list(&self) -> Vec<Arc<HeldBundle>> {
-        let mut list: Vec<_> = self.held.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut list: Vec<_> = self.read().bundles.values().cloned().collect();
         list.sort_by(|a, b| a.bundle.trust_domain().cmp(b.bundle.trust_domain()));
         list
     }

@@ -116,7 +116,7 @@ fn roots(trust_domain: &TrustDomain, document: &[u8]) -> Result<String, Failure>
     Ok(parsed.bundle.to_pem())
 }
 
-async fn history(arguments: &One) -> Result<(), Failure> {
+pub(super) async fn history(arguments: &One) -> Result<(), Failure> {
     let trust_domain = identifiers::trust_domain(&arguments.trust_domain)?;
     let client = Client::new(arguments.socket.path()?);
     let history: BundleHistory = client.get(&format!("/v1/bundles/{trust_domain}/history")).await?;
@@ -132,7 +132,9 @@ fn history_text(history: &BundleHistory) -> String {
     }
     let rows = history.bundles.iter().map(|entry| {
         vec![
+            cell(entry.id, None),
             cell(time(Some(entry.accepted_at)), None),
+            cell(entry.via.as_str(), None),
             cell(number(entry.sequence), None),
             cell(format!("+{} -{}", entry.x509_added, entry.x509_removed), None),
             cell(format!("+{} -{}", entry.jwt_added, entry.jwt_removed), None),
@@ -140,7 +142,7 @@ fn history_text(history: &BundleHistory) -> String {
             cell(&entry.source_url, None),
         ]
     });
-    table(&["ACCEPTED", "SEQUENCE", "X.509", "JWT", "SHA-256", "FROM"], rows.collect())
+    table(&["NUMBER", "IN FORCE SINCE", "BY", "SEQUENCE", "X.509", "JWT", "SHA-256", "FROM"], rows.collect())
 }
 
 #[cfg(test)]

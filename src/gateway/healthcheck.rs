@@ -43,7 +43,8 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn parts(report: &HealthReport) -> String {
     let line = |(name, part): (&String, &gateway::api::SubsystemHealth)| match (part.ready, &part.reason) {
-        (true, _) => format!("{name}: ready\n"),
+        (true, None) => format!("{name}: ready\n"),
+        (true, Some(remark)) => format!("{name}: ready, but {remark}\n"),
         (false, Some(reason)) => format!("{name}: not ready: {reason}\n"),
         (false, None) => format!("{name}: not ready\n"),
     };
@@ -58,9 +59,14 @@ mod tests {
     fn the_part_that_is_not_ready_is_named() {
         let report: HealthReport = serde_json::from_value(serde_json::json!({
             "ready": false,
-            "subsystems": {"listeners": {"ready": true}, "source": {"ready": false, "reason": "no bundle yet"}},
+            "subsystems": {
+                "listeners": {"ready": true},
+                "source": {"ready": false, "reason": "no bundle yet"},
+                "spare": {"ready": true, "reason": "a.example: held"},
+            },
         }))
         .unwrap();
-        assert_eq!(parts(&report), "listeners: ready\nsource: not ready: no bundle yet\n");
+        let expected = "listeners: ready\nsource: not ready: no bundle yet\nspare: ready, but a.example: held\n";
+        assert_eq!(parts(&report), expected);
     }
 }

@@ -1,7 +1,9 @@
 //! `entente gateway …`: run the federation gateway and look at its partners through its local socket.
 
+mod audit;
 mod bundle;
 mod client;
+mod decision;
 mod healthcheck;
 mod run;
 mod table;
@@ -17,6 +19,9 @@ use crate::{block_on, block_on_all_cores};
 /// The commands of `entente gateway`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Who changed what, when and why
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// The bundles the gateway serves and holds
     #[command(subcommand)]
     Bundle(bundle::Command),
@@ -36,6 +41,7 @@ pub(crate) fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => block_on_all_cores(run::run(arguments))?,
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Audit(command) => block_on(audit::run(command))?.map_err(Failure::labelled),
         Command::Bundle(command) => block_on(bundle::run(command))?.map_err(Failure::labelled),
         Command::Healthcheck(arguments) => block_on(healthcheck::run(&arguments))?.map_err(Failure::labelled),
         Command::Relationship(command) => block_on(relationship::run(command))?.map_err(Failure::labelled),

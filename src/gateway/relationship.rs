@@ -1,29 +1,48 @@
-//! `entente gateway relationship list|show|refresh`.
+//! `entente gateway relationship list|show|refresh|history`; the decisions are in [`super::decision`].
 
 use std::path::Path;
 
 use anstyle::AnsiColor;
 use comfy_table::Color;
 use federation_specs::id::TrustDomain;
-use gateway::api::{Health, Origin, RefreshRequest, RefreshResult, Relationship, RelationshipList};
+use gateway::api::{
+    Health, OfferReason, Origin, RefreshRequest, RefreshResult, Relationship, RelationshipList, WaitingBundle,
+};
 
 use super::client::Client;
 use super::table::{NOTHING, cell, coloured, line, number, short, table, time};
+use super::{bundle, decision};
 use crate::connect::GatewaySocket;
 use crate::failure::Failure;
 use crate::identifiers;
 use crate::notation::counted;
 use crate::output::{self, Format, OutputArguments};
 
+/// A first key that expires within a week is shown in colour.
+const SOON: i64 = 7 * 86_400;
+
 /// The commands of `entente gateway relationship`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    /// Put the bundle that waits in force
+    Approve(decision::Named),
+    /// Stop a relationship in place: polling goes on, nothing is accepted
+    Freeze(decision::Reasoned),
+    /// The bundles that were in force, newest first
+    History(bundle::One),
     /// Every relationship in a line
     List(List),
-    /// One relationship in full
-    Show(One),
     /// Fetch the partner's bundle now
     Refresh(Refresh),
+    /// Turn the bundle that waits down
+    Reject(decision::Named),
+    /// Put an earlier bundle, or the one that waits, in force by its name, and freeze the relationship
+    #[command(visible_alias = "pin")]
+    Restore(decision::Restore),
+    /// One relationship in full
+    Show(One),
+    /// Let a frozen relationship go on
+    Unfreeze(decision::Reasoned),
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,13 +78,19 @@ pub(crate) struct Refresh {
 
 pub(super) async fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Approve(arguments) => decision::approve(&arguments).await,
+        Command::Freeze(arguments) => decision::freeze(&arguments).await,
+        Command::History(arguments) => bundle::history(&arguments).await,
+        Command::Reject(arguments) => decision::reject(&arguments).await,
+        Command::Restore(arguments) => decision::restore(&arguments).await,
+        Command::Unfreeze(arguments) => decision::unfreeze(&arguments).await,
         Command::List(arguments) => list(&arguments).await,
         Command::Show(arguments) => show(&arguments).await,
         Command::Refresh(arguments) => refresh(&arguments).await,
     }
 }
 
-fn path(trust_domain: &TrustDomain) -> String {
+pub(super) fn path(trust_domain: &TrustDomain) -> String {
     format!("/v1/relationships/{trust_domain}")
 }
 
@@ -111,7 +136,7 @@ fn health_colours(health: Health) -> (Color, AnsiColor) {
         Health::Pending => (Color::Cyan, AnsiColor::Cyan),
         Health::Healthy => (Color::Green, AnsiColor::Green),
         Health::Degraded => (Color::Yellow, AnsiColor::Yellow),
-        Health::Failing => (Color::Red, AnsiColor::Red),
+        Health::Failing | Health::Expired => (Color::Red, AnsiColor::Red),
     }
 }
 
@@ -134,19 +159,83 @@ fn list_text(list: &RelationshipList) -> String {
             .to_owned();
     }
     let rows = list.relationships.iter().map(|relationship| {
+        let expiry = relationship.first_expiry_seconds;
+        let expiry_colour = match expiry {
+            Some(left) if left <= 0 => Some(Color::Red),
+            Some(left) if left < SOON => Some(Color::Yellow),
+            _ => None,
+        };
+        let state = state(relationship);
+        let state_colour = (state != NOTHING).then_some(Color::Yellow);
+        let failures = relationship.consecutive_failures;
         vec![
             cell(&relationship.trust_domain, None),
             cell(relationship.health.as_str(), Some(health_colours(relationship.health).0)),
-            cell(relationship.profile.as_str(), None),
+            cell(relationship.mode.as_str(), None),
+            cell(state, state_colour),
             cell(number(relationship.held.as_ref().and_then(|held| held.sequence)), None),
-            cell(time(relationship.last_success), None),
-            cell(time(relationship.next_refresh), None),
+            cell(span(relationship.bundle_age_seconds.and_then(|age| age.try_into().ok())), None),
+            cell(span(relationship.next_refresh_seconds.and_then(|next| next.try_into().ok())), None),
+            cell(span(expiry), expiry_colour),
+            cell(failures, (failures > 0).then_some(Color::Red)),
             cell(delivered(relationship), None),
-            cell(&relationship.url, None),
+            cell(relationship.last_error.as_deref().map_or_else(|| NOTHING.to_owned(), one_line), None),
         ]
     });
-    let header = ["TRUST DOMAIN", "HEALTH", "PROFILE", "SEQUENCE", "LAST SUCCESS", "NEXT", "DELIVERED", "URL"];
+    let header = [
+        "TRUST DOMAIN",
+        "HEALTH",
+        "MODE",
+        "STATE",
+        "SEQUENCE",
+        "AGE",
+        "NEXT",
+        "EXPIRES IN",
+        "FAILURES",
+        "DELIVERED",
+        "LAST ERROR",
+    ];
     table(&header, rows.collect())
+}
+
+/// What an operator did or has to do, in a word each.
+fn state(relationship: &Relationship) -> String {
+    let mut words = Vec::new();
+    if relationship.frozen.is_some() {
+        words.push("frozen");
+    }
+    match &relationship.waiting {
+        Some(waiting) if waiting.rejected_at.is_none() => words.push("waiting"),
+        Some(_) => words.push("rejected"),
+        None => {}
+    }
+    if relationship.deliveries.iter().any(|delivery| delivery.drift.is_some()) {
+        words.push("drift");
+    }
+    if !relationship.conflicts.is_empty() {
+        words.push("conflict");
+    }
+    if words.is_empty() { NOTHING.to_owned() } else { words.join(",") }
+}
+
+/// The two largest units of a time span: `3d4h`, `2m5s`; `-` before it if it is over.
+fn span(seconds: Option<i64>) -> String {
+    let Some(seconds) = seconds else { return NOTHING.to_owned() };
+    let sign = if seconds < 0 { "-" } else { "" };
+    let seconds = seconds.unsigned_abs();
+    let (large, small) = match seconds {
+        0..60 => return format!("{sign}{seconds}s"),
+        60..3_600 => ((seconds / 60, "m"), (seconds % 60, "s")),
+        3_600..86_400 => ((seconds / 3_600, "h"), (seconds % 3_600 / 60, "m")),
+        _ => ((seconds / 86_400, "d"), (seconds % 86_400 / 3_600, "h")),
+    };
+    let small = if small.0 > 0 { format!("{}{}", small.0, small.1) } else { String::new() };
+    format!("{sign}{}{}{small}", large.0, large.1)
+}
+
+/// A text from elsewhere as one line without control characters.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 fn show_text(relationship: &Relationship) -> String {
@@ -158,6 +247,21 @@ fn show_text(relationship: &Relationship) -> String {
         text.push_str(&line("Endpoint SPIFFE ID", id));
     }
     text.push_str(&line("Defined by", origin(relationship.origin)));
+    text.push_str(&line("Mode", relationship.mode.as_str()));
+    if let Some(frozen) = &relationship.frozen {
+        let words = format!("since {} by {}{}", time(Some(frozen.at)), one_line(&frozen.by), because(&frozen.why));
+        text.push_str(&line("Frozen", &coloured(&words, AnsiColor::Yellow)));
+    }
+    if let Some(age) = relationship.maximum_age_seconds {
+        text.push_str(&line("Maximum age", &span(age.try_into().ok())));
+    }
+    if relationship.expired_at.is_some() {
+        let words = format!("since {}; the issuers do not have it any more", time(relationship.expired_at));
+        text.push_str(&line("Expired", &coloured(&words, AnsiColor::Red)));
+    }
+    if let Some(waiting) = &relationship.waiting {
+        text.push_str(&waiting_text(waiting));
+    }
     text.push_str(&line("Last attempt", &time(relationship.last_attempt)));
     text.push_str(&line("Last success", &time(relationship.last_success)));
     text.push_str(&line("Next refresh", &time(relationship.next_refresh)));
@@ -189,6 +293,14 @@ fn show_text(relationship: &Relationship) -> String {
             (None, false) => "pending".to_owned(),
         };
         text.push_str(&line("Delivery", &format!("{} {state}", delivery.local_trust_domain)));
+        if let Some(drift) = &delivery.drift {
+            let what = match &drift.content_digest {
+                Some(digest) => format!("another bundle (content {})", short(digest)),
+                None => "no bundle".to_owned(),
+            };
+            let words = format!("{} holds {what} since {}", delivery.local_trust_domain, time(Some(drift.since)));
+            text.push_str(&line("Drift", &coloured(&words, AnsiColor::Yellow)));
+        }
     }
     for conflict in &relationship.conflicts {
         let words = format!("{conflict}'s issuer names another endpoint for this partner and receives nothing");
@@ -197,11 +309,49 @@ fn show_text(relationship: &Relationship) -> String {
     text
 }
 
+/// `: why`, if somebody said why.
+fn because(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(": {}", one_line(why)) }
+}
+
+/// The bundle that waits and what it would change.
+pub(super) fn waiting_text(waiting: &WaitingBundle) -> String {
+    let what = match (waiting.rejected_at, waiting.reason) {
+        (Some(at), _) => format!("rejected {}", time(Some(at))),
+        (None, OfferReason::Hold) => "a change waits for approve or reject".to_owned(),
+        (None, OfferReason::Pinned) => "the partner serves another bundle".to_owned(),
+        (None, OfferReason::Emptied) => "a bundle without keys waits for approve or reject".to_owned(),
+    };
+    let mut text = line("Waiting", &coloured(&what, AnsiColor::Yellow));
+    text.push_str(&line("  SHA-256", &waiting.digest));
+    text.push_str(&line("  Sequence", &number(waiting.sequence)));
+    text.push_str(&line("  First seen", &time(Some(waiting.offered_at))));
+    if waiting.difference.replaces_everything {
+        text.push_str(&line("  Beware", &coloured("no key of the bundle in force would stay", AnsiColor::Red)));
+    }
+    for (kind, difference) in [("X.509", &waiting.difference.x509), ("JWT", &waiting.difference.jwt)] {
+        let lists = [("added", &difference.added, AnsiColor::Green), ("removed", &difference.removed, AnsiColor::Red)];
+        for (word, keys, colour) in lists {
+            for key in keys {
+                text.push_str(&line(&format!("  {kind} {word}"), &coloured(&one_line(key), colour)));
+            }
+        }
+        text.push_str(&line(&format!("  {kind} kept"), &difference.kept.len().to_string()));
+    }
+    text
+}
+
 fn refresh_text(result: &RefreshResult) -> String {
     let relationship = &result.relationship;
     let digest = relationship.held.as_ref().map_or(NOTHING, |held| short(&held.digest));
     let sequence = number(relationship.held.as_ref().and_then(|held| held.sequence));
-    let what = if result.changed { "Bundle refreshed, and it changed" } else { "Bundle refreshed, it is unchanged" };
+    let waits = relationship.waiting.as_ref().is_some_and(|waiting| waiting.rejected_at.is_none());
+    let what = match (result.changed, relationship.frozen.is_some(), waits) {
+        (true, ..) => "Bundle refreshed, and it changed",
+        (false, true, _) => "Bundle refreshed; the relationship is frozen, so nothing changes",
+        (false, false, true) => "Bundle refreshed, a change waits for a decision",
+        (false, false, false) => "Bundle refreshed, it is unchanged",
+    };
     let trust_domain = &relationship.trust_domain;
     format!("{what}: {trust_domain}, sequence {sequence}, SHA-256 {digest}, delivered {}\n", delivered(relationship))
 }
@@ -223,6 +373,9 @@ mod tests {
             "health": "degraded",
             "last_error": "connection refused",
             "last_success": "2026-11-22T10:11:06Z",
+            "bundle_age_seconds": 3725,
+            "next_refresh_seconds": 12,
+            "first_expiry_seconds": 273_600,
             "consecutive_failures": 2,
             "held": {
                 "trust_domain": "onprem.example", "kind": "partner", "sequence": 7,
@@ -246,19 +399,11 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
         assert!(lines[0].starts_with("TRUST DOMAIN"));
-        let cells: Vec<&str> = lines[1].split_whitespace().collect();
         assert_eq!(
-            cells,
-            [
-                "onprem.example",
-                "degraded",
-                "https_spiffe",
-                "7",
-                "2026-11-22T10:11:06Z",
-                "-",
-                "1/1",
-                "https://localhost:8443/onprem.example"
-            ]
+            text,
+            "TRUST DOMAIN    HEALTH    MODE  STATE  SEQUENCE  AGE   NEXT  EXPIRES IN  FAILURES  DELIVERED  LAST ERROR\n\
+             onprem.example  degraded  auto  -      7         1h2m  12s   3d4h        2         1/1        connection \
+             refused\n"
         );
         assert!(list_text(&RelationshipList { relationships: vec![] }).contains("federation create"));
     }
@@ -268,9 +413,65 @@ mod tests {
         let mut other = relationship();
         other.health = Health::Healthy;
         let text = plain(&list_text(&RelationshipList { relationships: vec![relationship(), other] }));
-        let columns: Vec<_> =
-            text.lines().map(|line| line.find("PROFILE").or_else(|| line.find("https_spiffe"))).collect();
+        let columns: Vec<_> = text.lines().map(|line| line.find("MODE").or_else(|| line.find("auto"))).collect();
         assert!(columns.windows(2).all(|two| two[0] == two[1]), "{text}");
+    }
+
+    fn held_back() -> Relationship {
+        let mut value = serde_json::to_value(relationship()).unwrap();
+        value["mode"] = json!("hold");
+        value["health"] = json!("expired");
+        value["expired_at"] = json!("2026-11-22T12:00:00Z");
+        value["maximum_age_seconds"] = json!(7200);
+        value["first_expiry_seconds"] = json!(-61);
+        value["frozen"] = json!({"at": "2026-11-22T11:00:00Z", "by": "ada (uid 1000)", "why": "their\nincident"});
+        value["waiting"] = json!({
+            "digest": "fedcba9876543210", "sequence": 8, "offered_at": "2026-11-22T11:30:00Z",
+            "source_url": "https://localhost:8443/onprem.example", "reason": "hold",
+            "difference": {
+                "x509": {"added": ["aa"], "removed": ["bb"], "kept": []},
+                "jwt": {"added": [], "removed": ["k"], "kept": []},
+                "replaces_everything": true,
+            },
+        });
+        value["deliveries"][0]["drift"] = json!({"since": "2026-11-22T11:45:00Z"});
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn what_an_operator_should_know_is_in_the_list_and_in_full_below() {
+        let text = plain(&list_text(&RelationshipList { relationships: vec![held_back()] }));
+        assert_eq!(
+            text.lines().nth(1).unwrap(),
+            "onprem.example  expired  hold  frozen,waiting,drift  7         1h2m  12s   -1m1s       2         1/1        \
+             connection refused"
+        );
+        let text = plain(&show_text(&held_back()));
+        for part in [
+            "Frozen              : since 2026-11-22T11:00:00Z by ada (uid 1000): their incident\n",
+            "Maximum age         : 2h\n",
+            "Expired             : since 2026-11-22T12:00:00Z; the issuers do not have it any more\n",
+            "Waiting             : a change waits for approve or reject\n",
+            "  SHA-256           : fedcba9876543210\n",
+            "  Beware            : no key of the bundle in force would stay\n",
+            "  X.509 added       : aa\n",
+            "  X.509 removed     : bb\n",
+            "  JWT removed       : k\n",
+            "  JWT kept          : 0\n",
+            "Drift               : cloud.example holds no bundle since 2026-11-22T11:45:00Z\n",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+
+    #[test]
+    fn spans_have_their_two_largest_units() {
+        let cases =
+            [(0, "0s"), (59, "59s"), (60, "1m"), (3_599, "59m59s"), (7_200, "2h"), (90_000, "1d1h"), (-5, "-5s")];
+        for (seconds, text) in cases {
+            assert_eq!(span(Some(seconds)), text);
+        }
+        assert_eq!(span(None), "-");
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! Keeping partners' bundles fresh: one isolated task a relationship, and delivery of what was accepted.
 
+pub mod control;
+pub mod decision_error;
+pub mod decisions;
 pub mod deliver;
+pub mod limits;
 pub mod manager;
+pub mod policy;
 pub mod relationship;
 pub mod schedule;
 mod task;
 pub mod trust;
 pub mod updater;
+pub mod usable;
 pub mod work;

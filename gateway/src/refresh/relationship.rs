@@ -15,6 +15,7 @@ use federation_specs::{
     proto::types::FederationRelationship,
 };
 
+use super::policy::Policy;
 use crate::{api::Origin, settings::ConfiguredRelationship};
 
 /// A relationship created at an issuer.
@@ -90,6 +91,8 @@ pub struct Definition {
     pub ca_file: Option<PathBuf>,
     /// First bundle (`https_spiffe`).
     pub bootstrap: Option<Bootstrap>,
+    /// What becomes of changes.
+    pub policy: Policy,
 }
 
 impl Definition {
@@ -103,10 +106,11 @@ impl Definition {
 ///
 /// The configuration wins, as in SPIRE; among issuers the first by name of its trust domain does. An issuer that names
 /// the same endpoint joins the receivers; one that names another is listed as a conflict and receives nothing, because
-/// a partner has one bundle.
+/// a partner has one bundle. Relationships of issuers have `default_policy`.
 pub fn merge(
     configured: &[ConfiguredRelationship],
     by_issuer: &BTreeMap<TrustDomain, Vec<IssuerRelationship>>,
+    default_policy: Policy,
 ) -> BTreeMap<TrustDomain, Definition> {
     let mut merged: BTreeMap<TrustDomain, Definition> = configured
         .iter()
@@ -120,6 +124,7 @@ pub fn merge(
                 conflicts: BTreeSet::new(),
                 ca_file: item.ca_file.clone(),
                 bootstrap: item.bootstrap_bundle_file.clone().map(Bootstrap::File),
+                policy: item.policy,
             };
             (item.trust_domain.clone(), definition)
         })
@@ -137,6 +142,7 @@ pub fn merge(
                         conflicts: BTreeSet::new(),
                         ca_file: None,
                         bootstrap: item.bundle.clone().map(Bootstrap::Bundle),
+                        policy: default_policy,
                     };
                     merged.insert(item.trust_domain.clone(), definition);
                 }
@@ -190,6 +196,7 @@ mod tests {
             profile: EndpointProfile::HttpsWeb,
             ca_file: None,
             bootstrap_bundle_file: None,
+            policy: Policy::default(),
         }
     }
 
@@ -228,7 +235,7 @@ mod tests {
                 vec![at_issuer("p.example", "https://three.example/"), at_issuer("c.example", "https://x/")],
             ),
         ]);
-        let merged = merge(&configured, &by_issuer);
+        let merged = merge(&configured, &by_issuer, Policy::default());
         assert_eq!(merged.len(), 1, "{merged:?}");
         let definition = &merged[&td("p.example")];
         assert_eq!(definition.url.to_string(), "https://one.example/");
@@ -246,7 +253,7 @@ mod tests {
                 vec![at_issuer("p.example", "https://one.example/"), at_issuer("q.example", "https://q/")],
             ),
         ]);
-        let merged = merge(&[], &by_issuer);
+        let merged = merge(&[], &by_issuer, Policy::default());
         assert_eq!(merged[&td("p.example")].receivers.len(), 2);
         assert_eq!(merged[&td("p.example")].origin, Origin::Issuer);
         assert_eq!(merged[&td("q.example")].receivers, BTreeSet::from([td("b.example")]));

@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use federation_specs::{
     bundle::Bundle,
-    bundle_change::{self, BundleChange, Comparison},
     bundle_json::{self, BundleJsonError},
     profile::EndpointProfile,
 };
@@ -21,15 +21,20 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    decision_error::DecisionError,
+    decisions::{Decisions, Fetched, Outcome},
+    policy::Mode,
     relationship::Definition,
     trust::{self, BootstrapRecord, EndpointTrust, TrustError},
+    usable::{self, Unusable},
 };
 use crate::{
     api::RefreshRequest,
-    partners::{HeldBundle, PartnerBundles, content_digest},
+    audit::Actor,
+    partners::{HeldBundle, PartnerBundles},
     served::{ServedDomains, rendered::digest_hex},
     settings::RefreshLimits,
-    store::{Acceptance, Store, StoreError, relationships::RefreshState},
+    store::{Store, relationships::RefreshState},
 };
 
 /// How long the system's certificate authorities are kept before they are read again.
@@ -51,29 +56,15 @@ pub enum UpdateError {
     /// The document is no SPIFFE bundle.
     #[error("the endpoint's answer is not an acceptable SPIFFE bundle: {0}; the partner has to correct it")]
     Document(#[from] BundleJsonError),
-    /// The sequence went back.
-    #[error(
-        "the partner's bundle went back from sequence {held} to {fetched}; refused as a rollback, the bundle held stays \
-         in force. If the partner was rebuilt, refresh once with accept_rollback"
-    )]
-    Rollback {
-        /// Sequence of the bundle held.
-        held: u64,
-        /// Sequence of the bundle fetched.
-        fetched: u64,
-    },
-    /// All keys are gone.
-    #[error(
-        "the partner's bundle has no keys any more, which revokes all trust in it; held back, the bundle held stays in \
-         force. If this is intended, refresh once with accept_emptied or remove the relationship"
-    )]
-    Emptied,
+    /// Nobody could be verified with the bundle.
+    #[error("{0}")]
+    Unusable(#[from] Unusable),
+    /// The bundle is refused or held back.
+    #[error(transparent)]
+    Decision(#[from] DecisionError),
     /// The relationship was removed, or the gateway stops.
     #[error("given up, because the relationship was removed or the gateway stops")]
     Cancelled,
-    /// The store failed.
-    #[error("the accepted bundle could not be stored: {0}")]
-    Store(#[from] StoreError),
 }
 
 /// What a successful refresh found.
@@ -93,19 +84,21 @@ pub struct Updater {
     store: Store,
     partners: Arc<PartnerBundles>,
     served: Arc<ServedDomains>,
+    decisions: Decisions,
     system_tls: Mutex<Option<(OffsetDateTime, Arc<ClientConfig>)>>,
 }
 
 impl Updater {
-    /// An updater that stores in `store` and puts accepted bundles in force in `partners`.
+    /// An updater that has `decisions` decide what is put in force in `partners`.
     pub fn new(
         limits: RefreshLimits,
         clock: SharedClock,
         store: Store,
         partners: Arc<PartnerBundles>,
         served: Arc<ServedDomains>,
+        decisions: Decisions,
     ) -> Self {
-        Self { limits, clock, store, partners, served, system_tls: Mutex::new(None) }
+        Self { limits, clock, store, partners, served, decisions, system_tls: Mutex::new(None) }
     }
 
     /// The limits of fetching.
@@ -128,8 +121,13 @@ impl Updater {
         &self.partners
     }
 
-    /// Fetches once. `state` is the relationship's; the entity tag, the highest sequence and the bootstrap digest in
-    /// it are brought up to date, and it is stored together with an accepted bundle.
+    /// What operators decided, and what becomes of fetched bundles.
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
+    /// Fetches once. `state` is the relationship's; the entity tag and the bootstrap digest in it are brought up to
+    /// date, and it is stored together with an accepted bundle.
     ///
     /// # Errors
     /// [`UpdateError`]; the bundle held stays in force.
@@ -137,90 +135,74 @@ impl Updater {
         &self,
         definition: &Definition,
         options: RefreshRequest,
+        by: &Actor,
         state: &mut RefreshState,
         cancelled: &CancellationToken,
     ) -> Result<Update, UpdateError> {
+        let partner = &definition.trust_domain;
         let trust = self.trust(definition, state).await?;
-        let held = self.partners.get(&definition.trust_domain);
+        let held = self.partners.get(partner);
         let url = definition.url.to_string();
-        let conditional = held.is_some() && options == RefreshRequest::default() && trust.bootstrap().is_none();
-        let etag = state.etag.as_deref().filter(|_| conditional && state.etag_url.as_deref() == Some(&url));
+        let conditional = options == RefreshRequest::default() && trust.bootstrap().is_none();
+        let known = conditional && self.stands_for_something(definition, held.as_deref(), state);
+        let etag = state.etag.as_deref().filter(|_| known && state.etag_url.as_deref() == Some(&url));
 
         let (bytes, etag) = match self.fetch(definition, &trust, etag, cancelled).await? {
             FetchOutcome::NotModified => {
-                trust.remember(state);
                 let refresh_hint = held.and_then(|held| held.bundle.refresh_hint());
                 return Ok(Update { changed: false, refresh_hint });
             }
-            FetchOutcome::Body { bytes, etag, .. } => (bytes, etag),
+            FetchOutcome::Body { bytes, etag, .. } => (Bytes::from(bytes), etag),
         };
 
-        let parsed = bundle_json::parse(&definition.trust_domain, &bytes)?;
+        let parsed = bundle_json::parse(partner, &bytes)?;
         for skipped in &parsed.skipped {
-            tracing::debug!(trust_domain = %definition.trust_domain, %skipped, "key of a partner's bundle passed over");
+            tracing::debug!(trust_domain = %partner, %skipped, "key of a partner's bundle passed over");
         }
-        let bundle = parsed.bundle;
-        let refresh_hint = bundle.refresh_hint();
-        let change = self.judge(definition, held.as_deref(), &bundle, options, &trust, state)?;
-        state.highest_sequence = bundle.sequence().or(state.highest_sequence);
-        state.etag = etag;
-        state.etag_url = Some(url.clone());
-        trust.remember(state);
-        let Some(change) = change else {
-            return Ok(Update { changed: false, refresh_hint });
+        usable::check(&parsed)?;
+        let refresh_hint = parsed.bundle.refresh_hint();
+        let mut accepted = RefreshState {
+            etag: etag.clone(),
+            etag_url: Some(url.clone()),
+            etag_digest: Some(digest_hex(&bytes)),
+            ..state.clone()
         };
-
-        let accepted = HeldBundle {
-            digest: digest_hex(&bytes),
-            content_digest: content_digest(&bundle),
-            accepted_at: self.clock.now(),
-            bundle: Arc::new(bundle),
+        trust.remember(&mut accepted);
+        // Trust set up again by hand starts a new count.
+        let new_start = trust.bootstrap().is_some_and(|bundle| bundle.trust_domain() == partner);
+        let fetched = Fetched {
+            bundle: parsed.bundle,
+            document: &bytes,
+            source_url: &url,
+            policy: definition.policy,
+            options,
+            by,
+            new_start,
+            state: &accepted,
         };
-        let acceptance = Acceptance { held: &accepted, document: &bytes, source_url: &url, change: &change };
-        self.store.accept(acceptance, state).await?;
-        tracing::info!(
-            trust_domain = %definition.trust_domain,
-            sequence = ?accepted.bundle.sequence(),
-            x509_authorities = accepted.bundle.x509_authorities().len(),
-            jwt_authorities = accepted.bundle.jwt_authorities().len(),
-            "partner bundle accepted"
-        );
-        self.partners.set(accepted);
-        Ok(Update { changed: true, refresh_hint })
+        let outcome = self.decisions.fetched(fetched).await?;
+        let changed = matches!(outcome, Outcome::Accepted(_));
+        match outcome {
+            Outcome::Accepted(_) => *state = accepted,
+            Outcome::Unchanged(digest) => *state = RefreshState { etag_digest: Some(digest), ..accepted },
+            // Until it is accepted, a bootstrap bundle that led to it is still needed.
+            Outcome::Offered(digest) => {
+                (state.etag, state.etag_url, state.etag_digest) = (etag, Some(url), Some(digest));
+            }
+            Outcome::Kept => state.etag = None,
+        }
+        Ok(Update { changed, refresh_hint })
     }
 
-    /// What changed, `None` for nothing; refuses rollbacks and emptied bundles unless the operator accepts them.
-    fn judge(
-        &self,
-        definition: &Definition,
-        held: Option<&HeldBundle>,
-        fetched: &Bundle,
-        options: RefreshRequest,
-        trust: &Trust,
-        state: &RefreshState,
-    ) -> Result<Option<BundleChange>, UpdateError> {
-        let Some(held) = held else {
-            return Ok(Some(bundle_change::difference(None, fetched)));
-        };
-        // A bundle without a sequence must not make room for an older one later.
-        let before = (*held.bundle).clone().with_sequence(state.highest_sequence.max(held.bundle.sequence()));
-        // Trust set up again by hand starts a new count.
-        let new_start = trust.bootstrap().is_some_and(|bundle| *bundle.trust_domain() == definition.trust_domain);
-        match bundle_change::compare(Some(&before), fetched) {
-            Comparison::Rollback { held, fetched } if !(options.accept_rollback || new_start) => {
-                return Err(UpdateError::Rollback { held, fetched });
-            }
-            Comparison::Rollback { .. } if fetched.is_empty() && !options.accept_emptied => {
-                return Err(UpdateError::Emptied);
-            }
-            Comparison::Emptied if !options.accept_emptied => return Err(UpdateError::Emptied),
-            Comparison::Unchanged => return Ok(None),
-            Comparison::Rollback { .. } | Comparison::Emptied | Comparison::Changed(_) => {}
+    /// Whether "not modified since that entity tag" says all there is to say: the tag stands for the bundle in force,
+    /// or for one that would be offered again.
+    fn stands_for_something(&self, definition: &Definition, held: Option<&HeldBundle>, state: &RefreshState) -> bool {
+        let Some(digest) = &state.etag_digest else { return false };
+        if held.is_some_and(|held| held.digest == *digest) {
+            return true;
         }
-        if held.bundle.same_content(fetched) && held.bundle.sequence() == fetched.sequence() {
-            return Ok(None);
-        }
-        Ok(Some(bundle_change::difference(Some(&held.bundle), fetched)))
+        let offer = self.decisions.control(&definition.trust_domain).offer;
+        definition.policy.mode != Mode::Auto && offer.is_some_and(|offer| offer.digest == *digest)
     }
 
     async fn trust(&self, definition: &Definition, state: &RefreshState) -> Result<Trust, UpdateError> {

@@ -6,7 +6,8 @@ use federation_specs::id::TrustDomain;
 use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, from_unix, parse_trust_domain, to_unix};
+use super::{Store, StoreError, audit, from_unix, parse_trust_domain, to_unix};
+use crate::audit::Event;
 
 /// Delivery of one partner's bundle to one issuer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +18,19 @@ pub struct DeliveryState {
     pub delivered_at: Option<OffsetDateTime>,
     /// Why the last delivery failed; `None` after a success.
     pub last_error: Option<String>,
+    /// Content digest of what was delivered.
+    pub content_digest: Option<String>,
+    /// Set while the issuer holds something else.
+    pub drift: Option<DriftState>,
+}
+
+/// An issuer holds something else than was delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DriftState {
+    /// When it was noticed.
+    pub since: OffsetDateTime,
+    /// Content digest of what it holds; `None` if it holds nothing.
+    pub content_digest: Option<String>,
 }
 
 impl Store {
@@ -25,12 +39,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn deliveries(&self, local: &TrustDomain) -> Result<HashMap<TrustDomain, DeliveryState>, StoreError> {
-        let rows = sqlx::query(
-            "select trust_domain, digest, delivered_at, last_error from deliveries where local_trust_domain = $1",
-        )
-        .bind(local.as_str())
-        .fetch_all(self.database.reader())
-        .await?;
+        let rows = sqlx::query("select * from deliveries where local_trust_domain = $1")
+            .bind(local.as_str())
+            .fetch_all(self.database.reader())
+            .await?;
         rows.into_iter()
             .map(|row| {
                 let trust_domain = parse_trust_domain("delivery", row.try_get("trust_domain")?)?;
@@ -38,13 +50,21 @@ impl Store {
                     digest: row.try_get("digest")?,
                     delivered_at: row.try_get::<Option<i64>, _>("delivered_at")?.map(from_unix),
                     last_error: row.try_get("last_error")?,
+                    content_digest: row.try_get("content_digest")?,
+                    drift: match row.try_get::<Option<i64>, _>("drift_since")? {
+                        None => None,
+                        Some(since) => {
+                            let content_digest = row.try_get("drift_digest")?;
+                            Some(DriftState { since: from_unix(since), content_digest })
+                        }
+                    },
                 };
                 Ok((trust_domain, state))
             })
             .collect()
     }
 
-    /// Stores the state of one delivery.
+    /// Stores the state of one delivery, and what happened if that is more than a failed attempt.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -53,25 +73,61 @@ impl Store {
         local: &TrustDomain,
         partner: &TrustDomain,
         state: &DeliveryState,
+        event: Option<&Event<'_>>,
     ) -> Result<(), StoreError> {
+        let now = self.now();
         self.database
             .run_tx("save_delivery", |mut connection| {
                 Box::pin(async move {
                     sqlx::query(
-                        "insert into deliveries (local_trust_domain, trust_domain, digest, delivered_at, last_error)
-                     values ($1, $2, $3, $4, $5)
-                     on conflict (local_trust_domain, trust_domain) do update set
-                       digest = excluded.digest, delivered_at = excluded.delivered_at,
-                       last_error = excluded.last_error",
+                        "insert into deliveries
+                           (local_trust_domain, trust_domain, digest, delivered_at, last_error, content_digest,
+                            drift_since, drift_digest)
+                         values ($1, $2, $3, $4, $5, $6, $7, $8)
+                         on conflict (local_trust_domain, trust_domain) do update set
+                           digest = excluded.digest, delivered_at = excluded.delivered_at,
+                           last_error = excluded.last_error, content_digest = excluded.content_digest,
+                           drift_since = excluded.drift_since, drift_digest = excluded.drift_digest",
                     )
                     .bind(local.as_str())
                     .bind(partner.as_str())
                     .bind(&state.digest)
                     .bind(state.delivered_at.map(to_unix))
                     .bind(&state.last_error)
+                    .bind(&state.content_digest)
+                    .bind(state.drift.as_ref().map(|drift| to_unix(drift.since)))
+                    .bind(state.drift.as_ref().and_then(|drift| drift.content_digest.as_deref()))
                     .execute(&mut *connection)
                     .await?;
-                    Ok(())
+                    match event {
+                        Some(event) => audit::append(&mut connection, now, event).await,
+                        None => Ok(()),
+                    }
+                })
+            })
+            .await
+    }
+
+    /// Forgets a delivery that was taken back.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn remove_delivery(
+        &self,
+        local: &TrustDomain,
+        partner: &TrustDomain,
+        event: &Event<'_>,
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        self.database
+            .run_tx("remove_delivery", |mut connection| {
+                Box::pin(async move {
+                    sqlx::query("delete from deliveries where local_trust_domain = $1 and trust_domain = $2")
+                        .bind(local.as_str())
+                        .bind(partner.as_str())
+                        .execute(&mut *connection)
+                        .await?;
+                    audit::append(&mut connection, now, event).await
                 })
             })
             .await

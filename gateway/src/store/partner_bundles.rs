@@ -5,9 +5,9 @@ use std::sync::Arc;
 use federation_specs::{bundle_change::BundleChange, id::TrustDomain};
 use sqlx::{Row as _, SqliteConnection};
 
-use super::{Store, StoreError, from_sql, from_unix, parse_bundle, relationships::RefreshState, to_sql, to_unix};
+use super::{Store, StoreError, from_sql, from_unix, parse_bundle, to_sql, to_unix};
 use crate::{
-    api::HistoryEntry,
+    api::{HistoryEntry, Via},
     partners::{HeldBundle, content_digest},
 };
 
@@ -25,42 +25,24 @@ pub struct Acceptance<'a> {
     pub source_url: &'a str,
     /// Against the one in force before.
     pub change: &'a BundleChange,
+    /// How it came in force.
+    pub via: Via,
+}
+
+/// A bundle of the history.
+#[derive(Debug, Clone)]
+pub struct HistoricBundle {
+    /// Its number in the history.
+    pub id: i64,
+    /// SHA-256 of the document.
+    pub digest: String,
+    /// Where it was fetched.
+    pub source_url: String,
+    /// The document.
+    pub document: Vec<u8>,
 }
 
 impl Store {
-    /// Stores an accepted bundle, its history record and the relationship's state, all or nothing.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`]; nothing changed then.
-    pub async fn accept(&self, acceptance: Acceptance<'_>, state: &RefreshState) -> Result<(), StoreError> {
-        self.database
-            .run_tx("accept_partner_bundle", |mut connection| {
-                Box::pin(async move {
-                    let id = insert_history(&mut connection, acceptance).await?;
-                    let name = acceptance.held.bundle.trust_domain().as_str();
-                    sqlx::query(
-                        "insert into partner_bundles (trust_domain, history_id) values ($1, $2)
-                     on conflict (trust_domain) do update set history_id = excluded.history_id",
-                    )
-                    .bind(name)
-                    .bind(id)
-                    .execute(&mut *connection)
-                    .await?;
-                    sqlx::query(
-                        "delete from bundle_history where trust_domain = $1 and id <= (
-                       select id from bundle_history where trust_domain = $1
-                       order by id desc limit 1 offset $2)",
-                    )
-                    .bind(name)
-                    .bind(MAX_HISTORY)
-                    .execute(&mut *connection)
-                    .await?;
-                    super::relationships::upsert(&mut connection, acceptance.held.bundle.trust_domain(), state).await
-                })
-            })
-            .await
-    }
-
     /// Every bundle in force.
     ///
     /// # Errors
@@ -92,7 +74,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn history(&self, trust_domain: &TrustDomain, limit: u32) -> Result<Vec<HistoryEntry>, StoreError> {
         let rows = sqlx::query(
-            "select id, accepted_at, sequence, digest, source_url, x509_added, x509_removed, jwt_added, jwt_removed
+            "select id, accepted_at, sequence, digest, source_url, via, x509_added, x509_removed, jwt_added, jwt_removed
              from bundle_history where trust_domain = $1 order by id desc limit $2",
         )
         .bind(trust_domain.as_str())
@@ -107,10 +89,46 @@ impl Store {
                     sequence: row.try_get::<Option<i64>, _>("sequence")?.map(from_sql),
                     digest: row.try_get("digest")?,
                     source_url: row.try_get("source_url")?,
+                    via: Via::from_name(row.try_get("via")?),
                     x509_added: row.try_get("x509_added")?,
                     x509_removed: row.try_get("x509_removed")?,
                     jwt_added: row.try_get("jwt_added")?,
                     jwt_removed: row.try_get("jwt_removed")?,
+                })
+            })
+            .collect()
+    }
+
+    /// The bundle of a partner's history with that number, or the newest one whose digest begins so.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn historic_bundles(
+        &self,
+        trust_domain: &TrustDomain,
+        id: Option<i64>,
+        digest: &str,
+    ) -> Result<Vec<HistoricBundle>, StoreError> {
+        // One row a digest: the same document may have come in force more than once.
+        let rows = sqlx::query(
+            "select id, digest, source_url, document from bundle_history where id in (
+               select max(id) from bundle_history
+               where trust_domain = $1 and (id = $2 or ($3 <> '' and substr(digest, 1, length($3)) = $3))
+               group by digest)
+             order by id desc limit 2",
+        )
+        .bind(trust_domain.as_str())
+        .bind(id.unwrap_or(-1))
+        .bind(digest)
+        .fetch_all(self.database.reader())
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(HistoricBundle {
+                    id: row.try_get("id")?,
+                    digest: row.try_get("digest")?,
+                    source_url: row.try_get("source_url")?,
+                    document: row.try_get("document")?,
                 })
             })
             .collect()
@@ -130,6 +148,33 @@ impl Store {
     }
 }
 
+/// Writes the history record of a bundle and puts it in force, within the caller's transaction.
+pub(super) async fn put_in_force(
+    connection: &mut SqliteConnection,
+    acceptance: Acceptance<'_>,
+) -> Result<(), StoreError> {
+    let id = insert_history(&mut *connection, acceptance).await?;
+    let name = acceptance.held.bundle.trust_domain().as_str();
+    sqlx::query(
+        "insert into partner_bundles (trust_domain, history_id) values ($1, $2)
+         on conflict (trust_domain) do update set history_id = excluded.history_id",
+    )
+    .bind(name)
+    .bind(id)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "delete from bundle_history where trust_domain = $1 and id <= (
+           select id from bundle_history where trust_domain = $1
+           order by id desc limit 1 offset $2)",
+    )
+    .bind(name)
+    .bind(MAX_HISTORY)
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
 async fn insert_history(connection: &mut SqliteConnection, acceptance: Acceptance<'_>) -> Result<i64, StoreError> {
     let held = acceptance.held;
     let change = acceptance.change;
@@ -137,8 +182,8 @@ async fn insert_history(connection: &mut SqliteConnection, acceptance: Acceptanc
     let row = sqlx::query(
         "insert into bundle_history
            (trust_domain, accepted_at, sequence, digest, content_digest, source_url, document,
-            x509_added, x509_removed, jwt_added, jwt_removed)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) returning id",
+            x509_added, x509_removed, jwt_added, jwt_removed, via)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning id",
     )
     .bind(held.bundle.trust_domain().as_str())
     .bind(to_unix(held.accepted_at))
@@ -151,6 +196,7 @@ async fn insert_history(connection: &mut SqliteConnection, acceptance: Acceptanc
     .bind(count(change.x509.removed.len()))
     .bind(count(change.jwt.added.len()))
     .bind(count(change.jwt.removed.len()))
+    .bind(acceptance.via.as_str())
     .fetch_one(connection)
     .await?;
     Ok(row.try_get("id")?)

@@ -10,11 +10,15 @@ use federation_specs::{
     id::{SpiffeId, TrustDomain},
     profile::{EndpointProfile, EndpointUrl},
 };
+use serde_json::{Value, json};
 use sqlx::{Row as _, SqliteConnection};
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, from_sql, from_unix, parse_bundle, parse_trust_domain, to_sql, to_unix, unreadable};
-use crate::refresh::relationship::IssuerRelationship;
+use super::{Store, StoreError, audit, from_unix, parse_bundle, parse_trust_domain, to_unix, unreadable};
+use crate::{
+    audit::{Action, Actor, Event},
+    refresh::relationship::IssuerRelationship,
+};
 
 /// The state of one relationship.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,8 +37,8 @@ pub struct RefreshState {
     pub etag: Option<String>,
     /// The URL that gave it.
     pub etag_url: Option<String>,
-    /// The sequence below which an answer is a rollback.
-    pub highest_sequence: Option<u64>,
+    /// Digest of the bundle that answer stood for.
+    pub etag_digest: Option<String>,
     /// Content digest of the bootstrap bundle at the last success.
     pub bootstrap_digest: Option<String>,
 }
@@ -58,7 +62,7 @@ impl Store {
                     consecutive_failures: row.try_get("consecutive_failures")?,
                     etag: row.try_get("etag")?,
                     etag_url: row.try_get("etag_url")?,
-                    highest_sequence: row.try_get::<Option<i64>, _>("highest_sequence")?.map(from_sql),
+                    etag_digest: row.try_get("etag_digest")?,
                     bootstrap_digest: row.try_get("bootstrap_digest")?,
                 };
                 Ok((trust_domain, state))
@@ -120,10 +124,22 @@ impl Store {
         changed: &[IssuerRelationship],
         removed: &[TrustDomain],
     ) -> Result<(), StoreError> {
+        let now = self.now();
+        let who = &Actor::Issuer { trust_domain: local.to_string() };
         self.database
             .run_tx("save_issuer_relationships", |mut connection| {
                 Box::pin(async move {
                     for trust_domain in removed {
+                        let before = endpoint(&mut connection, local, trust_domain).await?;
+                        let event = Event {
+                            who,
+                            what: Action::Removed,
+                            subject: trust_domain.to_string(),
+                            before: before.unwrap_or_default(),
+                            after: Value::Null,
+                            why: "it was removed at the issuer",
+                        };
+                        audit::append(&mut connection, now, &event).await?;
                         sqlx::query(
                             "delete from issuer_relationships where local_trust_domain = $1 and trust_domain = $2",
                         )
@@ -133,7 +149,22 @@ impl Store {
                         .await?;
                     }
                     for relationship in changed {
+                        let before = endpoint(&mut connection, local, &relationship.trust_domain).await?;
                         insert(&mut connection, local, relationship).await?;
+                        let after = endpoint(&mut connection, local, &relationship.trust_domain).await?;
+                        // What the issuer holds as bundle comes from deliveries, which have records of their own.
+                        if before == after {
+                            continue;
+                        }
+                        let event = Event {
+                            who,
+                            what: if before.is_some() { Action::Changed } else { Action::Added },
+                            subject: relationship.trust_domain.to_string(),
+                            before: before.unwrap_or_default(),
+                            after: after.unwrap_or_default(),
+                            why: "the issuer has it",
+                        };
+                        audit::append(&mut connection, now, &event).await?;
                     }
                     Ok(())
                 })
@@ -150,13 +181,13 @@ pub(super) async fn upsert(
     sqlx::query(
         "insert into relationships
            (trust_domain, last_attempt, last_success, next_refresh, last_error, consecutive_failures,
-            etag, etag_url, highest_sequence, bootstrap_digest)
+            etag, etag_url, etag_digest, bootstrap_digest)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
          on conflict (trust_domain) do update set
            last_attempt = excluded.last_attempt, last_success = excluded.last_success,
            next_refresh = excluded.next_refresh, last_error = excluded.last_error,
            consecutive_failures = excluded.consecutive_failures, etag = excluded.etag,
-           etag_url = excluded.etag_url, highest_sequence = excluded.highest_sequence,
+           etag_url = excluded.etag_url, etag_digest = excluded.etag_digest,
            bootstrap_digest = excluded.bootstrap_digest",
     )
     .bind(trust_domain.as_str())
@@ -167,7 +198,7 @@ pub(super) async fn upsert(
     .bind(i64::from(state.consecutive_failures))
     .bind(&state.etag)
     .bind(&state.etag_url)
-    .bind(state.highest_sequence.map(to_sql))
+    .bind(&state.etag_digest)
     .bind(&state.bootstrap_digest)
     .execute(connection)
     .await?;
@@ -197,4 +228,27 @@ async fn insert(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Where a stored relationship of an issuer is fetched, for the audit log.
+async fn endpoint(
+    connection: &mut SqliteConnection,
+    local: &TrustDomain,
+    partner: &TrustDomain,
+) -> Result<Option<Value>, StoreError> {
+    let row = sqlx::query(
+        "select url, endpoint_spiffe_id from issuer_relationships where local_trust_domain = $1 and trust_domain = $2",
+    )
+    .bind(local.as_str())
+    .bind(partner.as_str())
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let url: String = row.try_get("url")?;
+    let endpoint_spiffe_id: Option<String> = row.try_get("endpoint_spiffe_id")?;
+    let profile = if endpoint_spiffe_id.is_some() { "https_spiffe" } else { "https_web" };
+    let local = local.as_str();
+    Ok(Some(json!({
+        "url": url, "profile": profile, "endpoint_spiffe_id": endpoint_spiffe_id, "local_trust_domain": local,
+    })))
 }

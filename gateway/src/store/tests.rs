@@ -1,5 +1,8 @@
 use std::sync::Arc;
 
+mod audit;
+mod controls;
+
 use federation_specs::{
     bundle::{Bundle, JwtAuthority},
     bundle_change, bundle_json,
@@ -11,10 +14,15 @@ use time::macros::datetime;
 
 use super::*;
 use crate::{
+    api::Via,
+    audit::{Action, Actor, Event},
     partners::{HeldBundle, content_digest},
-    refresh::relationship::IssuerRelationship,
+    refresh::{control::Control, relationship::IssuerRelationship},
     served::rendered::digest_hex,
-    store::{deliveries::DeliveryState, relationships::RefreshState},
+    store::{
+        deliveries::{DeliveryState, DriftState},
+        relationships::RefreshState,
+    },
 };
 
 fn td(name: &str) -> TrustDomain {
@@ -36,9 +44,26 @@ async fn accept(store: &Store, bundle: &Bundle, state: &RefreshState) -> HeldBun
         accepted_at: datetime!(2026-11-22 12:00 UTC),
     };
     let change = bundle_change::difference(None, bundle);
-    let acceptance = Acceptance { held: &held, document: &document, source_url: "https://p.example/", change: &change };
-    store.accept(acceptance, state).await.unwrap();
+    let source_url = "https://p.example/";
+    let acceptance = Acceptance { held: &held, document: &document, source_url, change: &change, via: Via::Refresh };
+    let control = Control { highest_sequence: bundle.sequence(), ..Control::default() };
+    let event = accepted(bundle.trust_domain());
+    let partner = bundle.trust_domain();
+    let decision =
+        Decision { partner, acceptance: Some(acceptance), state: Some(state), control: &control, event: &event };
+    store.decide(&decision).await.unwrap();
     held
+}
+
+fn accepted(partner: &TrustDomain) -> Event<'static> {
+    Event {
+        who: &Actor::Gateway,
+        what: Action::Accepted,
+        subject: partner.to_string(),
+        before: serde_json::Value::Null,
+        after: serde_json::json!({"digest": "d"}),
+        why: "the test says so",
+    }
 }
 
 #[tokio::test]
@@ -54,7 +79,7 @@ async fn everything_is_there_after_reopening() {
         consecutive_failures: 3,
         etag: Some("\"e\"".to_owned()),
         etag_url: Some("https://p.example/".to_owned()),
-        highest_sequence: Some(u64::MAX),
+        etag_digest: Some("f".to_owned()),
         bootstrap_digest: Some("d".to_owned()),
     };
     let first = bundle("p.example", "one", 4);
@@ -66,8 +91,10 @@ async fn everything_is_there_after_reopening() {
         digest: Some(held.digest.clone()),
         delivered_at: Some(datetime!(2026-11-22 12:00 UTC)),
         last_error: None,
+        content_digest: Some("c".to_owned()),
+        drift: Some(DriftState { since: datetime!(2026-11-22 12:01 UTC), content_digest: None }),
     };
-    store.save_delivery(&td("a.example"), &td("p.example"), &delivery).await.unwrap();
+    store.save_delivery(&td("a.example"), &td("p.example"), &delivery, None).await.unwrap();
     store.close().await;
 
     let store = Store::open(folder.path(), clock).await.unwrap();
@@ -76,6 +103,7 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(*bundles[0].bundle, second);
     assert_eq!((&bundles[0].digest, &bundles[0].content_digest), (&held.digest, &held.content_digest));
     assert_eq!(store.refresh_states().await.unwrap()[&td("p.example")], state);
+    assert_eq!(store.controls().await.unwrap()[&td("p.example")].highest_sequence, Some(u64::MAX));
     assert_eq!(store.deliveries(&td("a.example")).await.unwrap()[&td("p.example")], delivery);
     assert!(store.deliveries(&td("b.example")).await.unwrap().is_empty());
     let history = store.history(&td("p.example"), 10).await.unwrap();
@@ -117,7 +145,7 @@ async fn relationships_of_issuers_are_kept_by_difference() {
     store.save_issuer_relationships(&local, &[p.clone(), q.clone()], &[]).await.unwrap();
     assert_eq!(store.issuer_relationships().await.unwrap()[&local], [p.clone(), q.clone()]);
     let moved = relationship("q.example", "https://new.example/", EndpointProfile::HttpsWeb);
-    store.save_issuer_relationships(&local, &[moved.clone()], &[td("p.example")]).await.unwrap();
+    store.save_issuer_relationships(&local, std::slice::from_ref(&moved), &[td("p.example")]).await.unwrap();
     assert_eq!(store.issuer_relationships().await.unwrap()[&local], [moved]);
 }
 

@@ -1,0 +1,112 @@
+//! What operators decided about each relationship, in memory; the store holds the same.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use federation_specs::{bundle::Bundle, id::TrustDomain};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// How a relationship is held, besides its policy.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Control {
+    /// The sequence below which a fetched bundle is a rollback.
+    pub highest_sequence: Option<u64>,
+    /// Set while the relationship is stopped in place.
+    pub frozen: Option<Frozen>,
+    /// A fetched bundle that is not in force.
+    pub offer: Option<Arc<Offer>>,
+    /// Since when the bundle in force is older than its maximum age.
+    pub expired_at: Option<OffsetDateTime>,
+}
+
+/// Who stopped a relationship, when and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    /// When.
+    pub at: OffsetDateTime,
+    /// Who, in words.
+    pub by: String,
+    /// Why.
+    pub why: String,
+}
+
+/// Why a fetched bundle is not in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OfferReason {
+    /// The relationship's mode is `hold`.
+    Hold,
+    /// The relationship's mode is `pinned`.
+    Pinned,
+    /// It has no keys.
+    Emptied,
+}
+
+impl OfferReason {
+    /// The name used in JSON and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Pinned => "pinned",
+            Self::Emptied => "emptied",
+        }
+    }
+
+    /// The reason of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Hold, Self::Pinned, Self::Emptied].into_iter().find(|reason| reason.as_str() == name)
+    }
+}
+
+/// A fetched bundle that is not in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// The bundle.
+    pub bundle: Arc<Bundle>,
+    /// The document as it was fetched.
+    pub document: Bytes,
+    /// Its SHA-256, lowercase hex.
+    pub digest: String,
+    /// Where it was fetched.
+    pub source_url: String,
+    /// When.
+    pub offered_at: OffsetDateTime,
+    /// Why it is not in force.
+    pub reason: OfferReason,
+    /// When an operator turned it down.
+    pub rejected_at: Option<OffsetDateTime>,
+}
+
+impl Offer {
+    /// Whether it still waits for an operator.
+    pub fn waits(&self) -> bool {
+        self.rejected_at.is_none()
+    }
+}
+
+/// The controls of every relationship there is or was.
+#[derive(Debug, Default)]
+pub struct Controls {
+    all: RwLock<HashMap<TrustDomain, Control>>,
+}
+
+impl Controls {
+    /// Those of the store.
+    pub fn new(all: HashMap<TrustDomain, Control>) -> Self {
+        Self { all: RwLock::new(all) }
+    }
+
+    /// One of them; nothing is decided about a relationship that has none.
+    pub fn get(&self, partner: &TrustDomain) -> Control {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).get(partner).cloned().unwrap_or_default()
+    }
+
+    /// Replaces one.
+    pub fn set(&self, partner: &TrustDomain, control: Control) {
+        self.all.write().unwrap_or_else(PoisonError::into_inner).insert(partner.clone(), control);
+    }
+}

@@ -1,0 +1,576 @@
+//! What becomes of a fetched bundle, and what operators decide: each decision is one transaction with its audit
+//! record, taken one at a time, so that none of them acts on what another has just changed.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use federation_specs::{
+    bundle::Bundle,
+    bundle_change::{self, BundleChange, Comparison},
+    bundle_json,
+    id::TrustDomain,
+};
+use serde_json::{Value, json};
+use service_kit::clock::SharedClock;
+use tokio::sync::Mutex;
+
+use super::{
+    control::{Control, Controls, Frozen, Offer, OfferReason},
+    decision_error::{DecisionError, MIN_DIGEST_DIGITS},
+    limits::{AcceptanceLimits, LimitError, public_keys},
+    policy::{Emptied, Mode, Policy},
+};
+use crate::{
+    api::{RefreshRequest, Via},
+    audit::{Action, Actor, Event, bundle_summary},
+    partners::{HeldBundle, PartnerBundles, content_digest},
+    served::{ServedDomains, rendered::digest_hex},
+    store::{Acceptance, Decision, Store, StoreError, relationships::RefreshState},
+};
+
+/// A bundle just fetched.
+#[derive(Debug)]
+pub struct Fetched<'a> {
+    /// The bundle.
+    pub bundle: Bundle,
+    /// Its document.
+    pub document: &'a Bytes,
+    /// Where it was fetched.
+    pub source_url: &'a str,
+    /// What the relationship says.
+    pub policy: Policy,
+    /// What the operator accepts this once, if one asked for the refresh.
+    pub options: RefreshRequest,
+    /// Who asked for the refresh.
+    pub by: &'a Actor,
+    /// Whether trust was set up again by hand, which starts a new count of sequences.
+    pub new_start: bool,
+    /// The relationship's state if the bundle is accepted; stored together with it.
+    pub state: &'a RefreshState,
+}
+
+/// What became of a fetched bundle; the digest is that of the bundle the answer stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is the one in force.
+    Unchanged(String),
+    /// It is in force now.
+    Accepted(String),
+    /// It waits for an operator, or was rejected before.
+    Offered(String),
+    /// It changed nothing, because the relationship is frozen.
+    Kept,
+}
+
+enum Judgement {
+    Unchanged,
+    Emptied(BundleChange),
+    Changed(BundleChange),
+}
+
+/// Takes decisions. Shared by every relationship.
+#[derive(Debug)]
+pub struct Decisions {
+    store: Store,
+    partners: Arc<PartnerBundles>,
+    served: Arc<ServedDomains>,
+    controls: Controls,
+    limits: AcceptanceLimits,
+    clock: SharedClock,
+    one_at_a_time: Mutex<()>,
+}
+
+/// What a decision does to a relationship.
+struct Taken<'a> {
+    partner: &'a TrustDomain,
+    acceptance: Option<(&'a HeldBundle, &'a [u8], &'a str, Via)>,
+    state: Option<&'a RefreshState>,
+    control: Control,
+    what: Action,
+    by: &'a Actor,
+    before: Value,
+    after: Value,
+    why: &'a str,
+}
+
+impl Decisions {
+    /// Goes on from what the store knows.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn load(
+        store: Store,
+        partners: Arc<PartnerBundles>,
+        served: Arc<ServedDomains>,
+        limits: AcceptanceLimits,
+        clock: SharedClock,
+    ) -> Result<Self, StoreError> {
+        let controls = Controls::new(store.controls().await?);
+        Ok(Self { store, partners, served, controls, limits, clock, one_at_a_time: Mutex::new(()) })
+    }
+
+    /// How a relationship is held.
+    pub fn control(&self, partner: &TrustDomain) -> Control {
+        self.controls.get(partner)
+    }
+
+    /// Decides about a fetched bundle by the relationship's policy.
+    ///
+    /// # Errors
+    /// [`DecisionError`] when it is refused or held back as a failure.
+    pub async fn fetched(&self, fetched: Fetched<'_>) -> Result<Outcome, DecisionError> {
+        let bundle = &fetched.bundle;
+        let partner = bundle.trust_domain().clone();
+        let held = self.partners.get(&partner);
+        // Nothing new is the usual case and waits for nobody.
+        if self.controls.get(&partner).offer.is_none()
+            && let Some(held) = held.filter(|held| same(&held.bundle, bundle))
+        {
+            return Ok(Outcome::Unchanged(held.digest.clone()));
+        }
+        let _alone = self.one_at_a_time.lock().await;
+        let held = self.partners.get(&partner);
+        let control = self.controls.get(&partner);
+        let change = match judge(held.as_deref(), &control, &fetched)? {
+            Judgement::Unchanged => {
+                self.withdraw(&partner, control, fetched.by).await?;
+                return Ok(Outcome::Unchanged(held.map(|held| held.digest.clone()).unwrap_or_default()));
+            }
+            Judgement::Emptied(_) | Judgement::Changed(_) if control.frozen.is_some() => return Ok(Outcome::Kept),
+            Judgement::Emptied(change) => {
+                let accepted = fetched.options.accept_emptied || fetched.policy.emptied == Emptied::Accept;
+                match (fetched.policy.mode, accepted, fetched.policy.emptied) {
+                    (Mode::Pinned, ..) => return self.offer(control, &fetched, OfferReason::Pinned).await,
+                    (_, true, _) => change,
+                    (_, false, Emptied::Refuse) => return Err(DecisionError::EmptiedRefused),
+                    (_, false, _) => {
+                        self.offer(control, &fetched, OfferReason::Emptied).await?;
+                        return Err(DecisionError::Emptied);
+                    }
+                }
+            }
+            Judgement::Changed(change) => {
+                self.check(bundle)?;
+                match fetched.policy.mode {
+                    Mode::Auto => change,
+                    // Another sequence or refresh hint changes nobody's trust.
+                    Mode::Hold if !change.changes_authorities() => change,
+                    Mode::Pinned if !change.changes_authorities() && !change.first => {
+                        self.withdraw(&partner, control, fetched.by).await?;
+                        return Ok(Outcome::Unchanged(held.map(|held| held.digest.clone()).unwrap_or_default()));
+                    }
+                    Mode::Hold => return self.offer(control, &fetched, OfferReason::Hold).await,
+                    Mode::Pinned => return self.offer(control, &fetched, OfferReason::Pinned).await,
+                }
+            }
+        };
+        let accepted = self.held_bundle(fetched.bundle.clone(), fetched.document);
+        let highest_sequence = accepted.bundle.sequence().or(control.highest_sequence);
+        let why = match (fetched.options.accept_rollback, fetched.options.accept_emptied) {
+            (true, true) => "refreshed with accept_rollback and accept_emptied",
+            (true, false) => "refreshed with accept_rollback",
+            (false, true) => "refreshed with accept_emptied",
+            (false, false) => "the partner serves it",
+        };
+        self.take(Taken {
+            partner: &partner,
+            acceptance: Some((&accepted, fetched.document, fetched.source_url, Via::Refresh)),
+            state: Some(fetched.state),
+            control: Control { highest_sequence, offer: None, ..control },
+            what: Action::Accepted,
+            by: fetched.by,
+            before: held.as_deref().map(summary).unwrap_or_default(),
+            after: with_change(summary(&accepted), &change),
+            why,
+        })
+        .await?;
+        Ok(Outcome::Accepted(accepted.digest))
+    }
+
+    /// Puts the waiting bundle in force. `digest` is the one the operator looked at, or its beginning.
+    ///
+    /// # Errors
+    /// [`DecisionError`].
+    pub async fn approve(
+        &self,
+        partner: &TrustDomain,
+        policy: Policy,
+        digest: Option<&str>,
+        by: &Actor,
+        why: &str,
+    ) -> Result<(), DecisionError> {
+        let _alone = self.one_at_a_time.lock().await;
+        let control = self.controls.get(partner);
+        let offer = waiting(partner, &control, digest)?;
+        if control.frozen.is_some() {
+            return Err(DecisionError::IsFrozen(partner.clone()));
+        }
+        if policy.mode == Mode::Pinned {
+            return Err(DecisionError::Pinned { partner: partner.clone(), digest: offer.digest.clone() });
+        }
+        self.check(&offer.bundle)?;
+        let held = self.partners.get(partner);
+        let change = bundle_change::difference(held.as_ref().map(|held| &*held.bundle), &offer.bundle);
+        let accepted = self.held_bundle((*offer.bundle).clone(), &offer.document);
+        let highest_sequence = accepted.bundle.sequence().or(control.highest_sequence);
+        self.take(Taken {
+            partner,
+            acceptance: Some((&accepted, &offer.document, &offer.source_url, Via::Approval)),
+            state: None,
+            control: Control { highest_sequence, offer: None, ..control },
+            what: Action::Approved,
+            by,
+            before: held.as_deref().map(summary).unwrap_or_default(),
+            after: with_change(summary(&accepted), &change),
+            why,
+        })
+        .await
+    }
+
+    /// Turns the waiting bundle down. It waits again only if the partner serves another one in between.
+    ///
+    /// # Errors
+    /// [`DecisionError`].
+    pub async fn reject(
+        &self,
+        partner: &TrustDomain,
+        digest: Option<&str>,
+        by: &Actor,
+        why: &str,
+    ) -> Result<(), DecisionError> {
+        let _alone = self.one_at_a_time.lock().await;
+        let control = self.controls.get(partner);
+        let offer = waiting(partner, &control, digest)?;
+        let before = bundle_summary(&offer.bundle, &offer.digest);
+        let rejected = Offer { rejected_at: Some(self.clock.now()), ..(*offer).clone() };
+        self.take(Taken {
+            partner,
+            acceptance: None,
+            state: None,
+            control: Control { offer: Some(Arc::new(rejected)), ..control },
+            what: Action::Rejected,
+            by,
+            before,
+            after: Value::Null,
+            why,
+        })
+        .await
+    }
+
+    /// Stops a relationship in place.
+    ///
+    /// # Errors
+    /// [`DecisionError::FrozenAlready`], [`DecisionError::Store`].
+    pub async fn freeze(&self, partner: &TrustDomain, by: &Actor, why: &str) -> Result<(), DecisionError> {
+        let _alone = self.one_at_a_time.lock().await;
+        let control = self.controls.get(partner);
+        if let Some(frozen) = control.frozen {
+            return Err(DecisionError::FrozenAlready { partner: partner.clone(), by: frozen.by });
+        }
+        let frozen = Some(self.frozen(by, why));
+        self.take(Taken {
+            partner,
+            acceptance: None,
+            state: None,
+            control: Control { frozen, ..control },
+            what: Action::Frozen,
+            by,
+            before: Value::Null,
+            after: self.partners.get(partner).as_deref().map(summary).unwrap_or_default(),
+            why,
+        })
+        .await
+    }
+
+    /// Lets a relationship go on.
+    ///
+    /// # Errors
+    /// [`DecisionError::NotFrozen`], [`DecisionError::Store`].
+    pub async fn unfreeze(&self, partner: &TrustDomain, by: &Actor, why: &str) -> Result<(), DecisionError> {
+        let _alone = self.one_at_a_time.lock().await;
+        let control = self.controls.get(partner);
+        let Some(frozen) = &control.frozen else { return Err(DecisionError::NotFrozen(partner.clone())) };
+        let before = json!({ "frozen_by": frozen.by, "why": frozen.why });
+        self.take(Taken {
+            partner,
+            acceptance: None,
+            state: None,
+            control: Control { frozen: None, ..control },
+            what: Action::Unfrozen,
+            by,
+            before,
+            after: Value::Null,
+            why,
+        })
+        .await
+    }
+
+    /// Puts a bundle of the history, or the one that waits, in force by its name: a number of the history, or the
+    /// beginning of its SHA-256. Unless the relationship is pinned it is frozen as well, so that the next refresh does
+    /// not undo it.
+    ///
+    /// # Errors
+    /// [`DecisionError`].
+    pub async fn restore(
+        &self,
+        partner: &TrustDomain,
+        policy: Policy,
+        name: &str,
+        by: &Actor,
+        why: &str,
+    ) -> Result<(), DecisionError> {
+        let _alone = self.one_at_a_time.lock().await;
+        let control = self.controls.get(partner);
+        let named = self.named(partner, &control, name).await?;
+        let parsed = bundle_json::parse(partner, &named.document).map_err(|cause| DecisionError::Damaged {
+            partner: partner.clone(),
+            name: name.to_owned(),
+            cause,
+        })?;
+        self.check(&parsed.bundle)?;
+        let held = self.partners.get(partner);
+        let change = bundle_change::difference(held.as_ref().map(|held| &*held.bundle), &parsed.bundle);
+        let restored = self.held_bundle(parsed.bundle, &named.document);
+        let frozen = match policy.mode {
+            Mode::Pinned => control.frozen.clone(),
+            Mode::Auto | Mode::Hold => Some(self.frozen(by, why)),
+        };
+        let offer = control.offer.clone().filter(|offer| offer.digest != restored.digest);
+        // The newest sequence stays what it was: an older bundle in force is no reason to fetch an older one.
+        let highest_sequence = control.highest_sequence.max(restored.bundle.sequence());
+        self.take(Taken {
+            partner,
+            acceptance: Some((&restored, &named.document, &named.source_url, Via::Restore)),
+            state: None,
+            control: Control { highest_sequence, frozen, offer, ..control },
+            what: Action::Restored,
+            by,
+            before: held.as_deref().map(summary).unwrap_or_default(),
+            after: with_change(summary(&restored), &change),
+            why,
+        })
+        .await
+    }
+
+    /// Notes that the bundle in force is older than its maximum age, or that it was confirmed again. Answers whether
+    /// that is news.
+    ///
+    /// # Errors
+    /// [`DecisionError::Store`].
+    pub async fn set_expired(&self, partner: &TrustDomain, expired: bool) -> Result<bool, DecisionError> {
+        let _alone = self.one_at_a_time.lock().await;
+        let control = self.controls.get(partner);
+        if control.expired_at.is_some() == expired {
+            return Ok(false);
+        }
+        let held = self.partners.get(partner).as_deref().map(summary).unwrap_or_default();
+        let (what, why) = match expired {
+            true => (Action::Expired, "the partner did not confirm the bundle within maximum_age"),
+            false => (Action::Renewed, "the bundle is within maximum_age again"),
+        };
+        self.take(Taken {
+            partner,
+            acceptance: None,
+            state: None,
+            control: Control { expired_at: expired.then(|| self.clock.now()), ..control },
+            what,
+            by: &Actor::Gateway,
+            before: Value::Null,
+            after: held,
+            why,
+        })
+        .await?;
+        Ok(true)
+    }
+
+    /// Stores a decision and puts it in force in memory.
+    async fn take(&self, taken: Taken<'_>) -> Result<(), DecisionError> {
+        let Taken { partner, acceptance, state, control, what, by, before, after, why } = taken;
+        let held_before = self.partners.get(partner);
+        let change = acceptance
+            .map(|(held, ..)| bundle_change::difference(held_before.as_ref().map(|held| &*held.bundle), &held.bundle));
+        let acceptance = acceptance
+            .zip(change.as_ref())
+            .map(|((held, document, source_url, via), change)| Acceptance { held, document, source_url, change, via });
+        let event = Event { who: by, what, subject: partner.to_string(), before, after, why };
+        let decision = Decision { partner, acceptance, state, control: &control, event: &event };
+        self.store.decide(&decision).await?;
+        tracing::info!(trust_domain = %partner, what = what.name(), who = %by, "decided");
+        self.controls.set(partner, control);
+        if let Some(acceptance) = acceptance {
+            self.partners.set(acceptance.held.clone());
+        }
+        Ok(())
+    }
+
+    /// Has a fetched bundle wait for an operator, unless it waits or was rejected already.
+    async fn offer(
+        &self,
+        control: Control,
+        fetched: &Fetched<'_>,
+        reason: OfferReason,
+    ) -> Result<Outcome, DecisionError> {
+        if let Some(offer) = control.offer.as_ref().filter(|offer| same(&offer.bundle, &fetched.bundle)) {
+            return Ok(Outcome::Offered(offer.digest.clone()));
+        }
+        let partner = fetched.bundle.trust_domain();
+        let held = self.partners.get(partner);
+        let change = bundle_change::difference(held.as_ref().map(|held| &*held.bundle), &fetched.bundle);
+        let offer = Offer {
+            bundle: Arc::new(fetched.bundle.clone()),
+            document: fetched.document.clone(),
+            digest: digest_hex(fetched.document),
+            source_url: fetched.source_url.to_owned(),
+            offered_at: self.clock.now(),
+            reason,
+            rejected_at: None,
+        };
+        let digest = offer.digest.clone();
+        let after = with_change(bundle_summary(&offer.bundle, &offer.digest), &change);
+        self.take(Taken {
+            partner,
+            acceptance: None,
+            state: None,
+            control: Control { offer: Some(Arc::new(offer)), ..control },
+            what: Action::Offered,
+            by: fetched.by,
+            before: held.as_deref().map(summary).unwrap_or_default(),
+            after,
+            why: match reason {
+                OfferReason::Hold => "the relationship's mode is hold",
+                OfferReason::Pinned => "the relationship's mode is pinned",
+                OfferReason::Emptied => "it has no keys",
+            },
+        })
+        .await?;
+        Ok(Outcome::Offered(digest))
+    }
+
+    /// Forgets what waited, because the partner serves the bundle in force again.
+    async fn withdraw(&self, partner: &TrustDomain, control: Control, by: &Actor) -> Result<(), DecisionError> {
+        let Some(offer) = control.offer.clone() else { return Ok(()) };
+        self.take(Taken {
+            partner,
+            acceptance: None,
+            state: None,
+            control: Control { offer: None, ..control },
+            what: Action::Withdrawn,
+            by,
+            before: bundle_summary(&offer.bundle, &offer.digest),
+            after: Value::Null,
+            why: "the partner serves the bundle in force again",
+        })
+        .await
+    }
+
+    fn check(&self, bundle: &Bundle) -> Result<(), LimitError> {
+        let partner = bundle.trust_domain();
+        let mut own = HashMap::new();
+        for published in self.served.iter().filter_map(|domain| domain.current()) {
+            let owner = published.bundle.trust_domain();
+            own.extend(public_keys(&published.bundle).map(|(_, _, key)| (key, owner.clone())));
+        }
+        self.limits.check(bundle, self.clock.now(), |key| {
+            let own = own.get(key).filter(|owner| *owner != partner).cloned();
+            own.or_else(|| self.partners.other_owner(partner, key))
+        })
+    }
+
+    fn held_bundle(&self, bundle: Bundle, document: &[u8]) -> HeldBundle {
+        HeldBundle {
+            digest: digest_hex(document),
+            content_digest: content_digest(&bundle),
+            accepted_at: self.clock.now(),
+            bundle: Arc::new(bundle),
+        }
+    }
+
+    fn frozen(&self, by: &Actor, why: &str) -> Frozen {
+        Frozen { at: self.clock.now(), by: by.to_string(), why: why.to_owned() }
+    }
+
+    async fn named(&self, partner: &TrustDomain, control: &Control, name: &str) -> Result<Named, DecisionError> {
+        let unknown =
+            || DecisionError::UnknownBundle { partner: partner.clone(), name: name.chars().take(64).collect() };
+        let is_digest =
+            (MIN_DIGEST_DIGITS..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let digest = if is_digest { name.to_ascii_lowercase() } else { String::new() };
+        let id = if is_digest { None } else { Some(name.parse::<i64>().map_err(|_| unknown())?) };
+        let historic = self.store.historic_bundles(partner, id, &digest).await?;
+        let mut found: Vec<Named> = historic
+            .into_iter()
+            .map(|item| Named { digest: item.digest, source_url: item.source_url, document: item.document.into() })
+            .collect();
+        if let Some(offer) = control.offer.as_ref().filter(|offer| is_digest && offer.digest.starts_with(&digest))
+            && !found.iter().any(|named| named.digest == offer.digest)
+        {
+            let (source_url, document) = (offer.source_url.clone(), offer.document.clone());
+            found.push(Named { digest: offer.digest.clone(), source_url, document });
+        }
+        match found.len() {
+            0 | 1 => found.pop().ok_or_else(unknown),
+            _ => Err(DecisionError::Ambiguous { partner: partner.clone(), name: name.to_owned() }),
+        }
+    }
+}
+
+/// A bundle an operator named.
+struct Named {
+    digest: String,
+    source_url: String,
+    document: Bytes,
+}
+
+/// Whether both say the same, sequence included.
+fn same(held: &Bundle, fetched: &Bundle) -> bool {
+    held.same_content(fetched) && held.sequence() == fetched.sequence()
+}
+
+/// Compares with what is in force; refuses rollbacks unless they are accepted.
+fn judge(held: Option<&HeldBundle>, control: &Control, fetched: &Fetched<'_>) -> Result<Judgement, DecisionError> {
+    let bundle = &fetched.bundle;
+    let Some(held) = held else {
+        return Ok(Judgement::Changed(bundle_change::difference(None, bundle)));
+    };
+    if same(&held.bundle, bundle) {
+        return Ok(Judgement::Unchanged);
+    }
+    let change = bundle_change::difference(Some(&held.bundle), bundle);
+    // A bundle without a sequence must not make room for an older one later.
+    let before = (*held.bundle).clone().with_sequence(control.highest_sequence.max(held.bundle.sequence()));
+    let emptied = bundle.is_empty() && !held.bundle.is_empty();
+    match bundle_change::compare(Some(&before), bundle) {
+        Comparison::Rollback { held, fetched: found } if !(fetched.options.accept_rollback || fetched.new_start) => {
+            Err(DecisionError::Rollback { held, fetched: found })
+        }
+        Comparison::Unchanged => Ok(Judgement::Unchanged),
+        _ if emptied => Ok(Judgement::Emptied(change)),
+        _ => Ok(Judgement::Changed(change)),
+    }
+}
+
+/// The bundle that waits, if it is the one named.
+fn waiting(partner: &TrustDomain, control: &Control, digest: Option<&str>) -> Result<Arc<Offer>, DecisionError> {
+    let offer = control.offer.clone().filter(|offer| offer.waits());
+    let offer = offer.ok_or_else(|| DecisionError::NothingWaits(partner.clone()))?;
+    match digest {
+        Some(digest) if digest.len() < MIN_DIGEST_DIGITS || !offer.digest.starts_with(&digest.to_ascii_lowercase()) => {
+            Err(DecisionError::AnotherWaits { partner: partner.clone(), waiting: offer.digest.clone() })
+        }
+        _ => Ok(offer),
+    }
+}
+
+fn summary(held: &HeldBundle) -> Value {
+    bundle_summary(&held.bundle, &held.digest)
+}
+
+/// Adds the number of keys that came, went and stayed.
+fn with_change(mut summary: Value, change: &BundleChange) -> Value {
+    let counts = |added: usize, removed: usize, kept: usize| json!({"added": added, "removed": removed, "kept": kept});
+    summary["difference"] = json!({
+        "x509": counts(change.x509.added.len(), change.x509.removed.len(), change.x509.kept.len()),
+        "jwt": counts(change.jwt.added.len(), change.jwt.removed.len(), change.jwt.kept.len()),
+    });
+    summary
+}
