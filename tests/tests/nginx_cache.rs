@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,7 +16,7 @@ use entente_tests::{
 };
 use reqwest::{Client, Response};
 use serde_json::json;
-use tokio::process::Command;
+use tokio::{process::Command, time::Instant};
 
 /// Where Debian and Ubuntu install it; not on every user's `PATH`.
 const NGINX: [&str; 2] = ["/usr/sbin/nginx", "nginx"];
