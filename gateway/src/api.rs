@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
 pub mod audit;
-pub mod sources;
 mod decision;
+pub mod sources;
 
 pub use decision::{
     ApproveRequest, Decided, KeyDifference, KeyDifferences, ReasonRequest, RestoreRequest, Via, WaitingBundle,
