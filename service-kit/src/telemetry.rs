@@ -73,7 +73,7 @@ impl LogLevel {
         }
         if self == Self::Debug {
             // Frames of the transport and every statement of the database drown everything else.
-            for library in ["h2", "hyper_util", "rustls", "sqlx", "tower"] {
+            for library in ["h2", "hyper_util", "loona_hpack", "rustls", "sqlx", "tower"] {
                 if let Ok(directive) = format!("{library}=info").parse() {
                     filter = filter.add_directive(directive);
                 }

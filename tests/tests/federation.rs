@@ -147,8 +147,12 @@ async fn a_relationship_made_at_the_issuer_is_polled_by_the_gateway() -> Result<
     home.issuer_cli(&arguments)
         .await?
         .refused(&[r#"there is no federation relationship with trust domain "partner.example""#])?;
-    // As in SPIRE, the bundle stays until it is deleted.
-    ensure!(home.federated_authorities("spiffe://partner.example").await.is_ok());
+    // The gateway takes back what it delivered.
+    wait::until("the bundle is gone with the relationship", || async {
+        let held = home.issuer_cli(&["bundle", "list", "-id", "spiffe://partner.example"]).await?;
+        held.refused(&["bundle not found"]).map(drop)
+    })
+    .await?;
     home.stop().await?;
     partner.stop().await
 }

@@ -75,7 +75,19 @@ func agentAPI(ctx context.Context, args []string) error {
 	if err := wantCode(err, codes.PermissionDenied, "authorization denied for method /spire.api.server.entry.v1.Entry/GetAuthorizedEntries"); err != nil {
 		return err
 	}
-	_, err = attest(ctx, plain, *token, csr)
+	// The agent that lost the answer may ask again with the same key; whoever else has the token may not.
+	if _, err := attest(ctx, plain, *token, csr); err != nil {
+		return fmt.Errorf("repeated attestation: %w", err)
+	}
+	thief, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	stolen, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, thief)
+	if err != nil {
+		return err
+	}
+	_, err = attest(ctx, plain, *token, stolen)
 	if err := wantCode(err, codes.InvalidArgument, "failed to attest: join token does not exist or has already been used"); err != nil {
 		return fmt.Errorf("second use of the token: %w", err)
 	}
