@@ -76,7 +76,7 @@ func agentAPI(ctx context.Context, args []string) error {
 		return err
 	}
 	// The agent that lost the answer may ask again with the same key; whoever else has the token may not.
-	if _, err := attest(ctx, plain, *token, csr); err != nil {
+	if svid, err = attest(ctx, plain, *token, csr); err != nil {
 		return fmt.Errorf("repeated attestation: %w", err)
 	}
 	thief, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
