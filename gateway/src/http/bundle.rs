@@ -1,4 +1,4 @@
-//! The bundle endpoint (wire/svid.md §8), and the bundle map.
+//! The bundle endpoint (SPIRE 1.15), and the bundle map.
 
 use axum::body::Body;
 use http::{HeaderMap, Method, Response, StatusCode};

@@ -23,7 +23,7 @@ use tonic::{Code, Request, Status, Streaming, metadata::MetadataValue};
 use super::BundleSource;
 use crate::issuer_client::MAX_MESSAGE_BYTES;
 
-/// Metadata every Workload API call carries (wire/svid.md §12).
+/// Metadata every Workload API call carries (SPIRE 1.15).
 const SECURITY_HEADER: &str = "workload.spiffe.io";
 
 /// Most keys taken from one JWT bundle.
