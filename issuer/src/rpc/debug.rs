@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use federation_specs::{
     certificate::Certificate,
-    convert,
+    convert, distinguished_name,
     id::SpiffeId,
     proto::server::debug::{GetInfoRequest, GetInfoResponse, debug_server, get_info_response::Cert},
 };
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 
-use super::{Shared, distinguished_name, status};
+use super::{Shared, status};
 use crate::{entry::EntryFilter, node::NodeFilter};
 
 /// How long an answer is given again, as counting costs.

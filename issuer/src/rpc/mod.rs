@@ -34,7 +34,6 @@ mod bundle_masks;
 mod bundles;
 pub mod caller;
 mod debug;
-mod distinguished_name;
 mod entries;
 mod entry_conversion;
 mod entry_filter;
