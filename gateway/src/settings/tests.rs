@@ -1,4 +1,5 @@
 use super::*;
+use crate::config;
 
 const BASE: &str = "
 data_dir: /var/lib/entente-gateway

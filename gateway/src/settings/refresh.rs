@@ -1,4 +1,4 @@
-//! What becomes of changed bundles: policies of relationships and limits of acceptance.
+//! Limits of fetching and of acceptance, and what becomes of changed bundles.
 
 use std::time::Duration;
 
@@ -7,7 +7,11 @@ use federation_specs::{
     public_key::{MAX_RSA_BITS, MIN_RSA_BITS},
 };
 
-use super::{SettingsError, error};
+use super::{
+    MAX_BODY_BYTES, MIN_INTERVAL,
+    error::{SettingsError, error},
+    values::at_least,
+};
 use crate::{
     config,
     refresh::{limits::AcceptanceLimits, policy::Policy},
@@ -15,6 +19,35 @@ use crate::{
 
 /// Shortest maximum age that is accepted: shorter, and one missed refresh would take partners away.
 const MIN_MAXIMUM_AGE: Duration = Duration::from_secs(5);
+
+/// Limits of fetching.
+#[derive(Debug, Clone, Copy)]
+pub struct RefreshLimits {
+    /// Floor of the interval between two fetches from one partner.
+    pub min_interval: Duration,
+    /// Ceiling of that interval.
+    pub max_interval: Duration,
+    /// Total time of one fetch.
+    pub timeout: Duration,
+    /// Largest document in bytes.
+    pub max_body_bytes: usize,
+}
+
+pub(super) fn limits(refresh: &config::Refresh) -> Result<RefreshLimits, SettingsError> {
+    let limits = RefreshLimits {
+        min_interval: at_least("refresh.min_interval".to_owned(), refresh.min_interval.0, MIN_INTERVAL)?,
+        max_interval: at_least("refresh.max_interval".to_owned(), refresh.max_interval.0, MIN_INTERVAL)?,
+        timeout: at_least("refresh.timeout".to_owned(), refresh.timeout.0, MIN_INTERVAL)?,
+        max_body_bytes: refresh.max_body_bytes,
+    };
+    if limits.max_interval < limits.min_interval {
+        return Err(error("refresh.max_interval", "is shorter than refresh.min_interval; make it at least as long"));
+    }
+    if !(1..=MAX_BODY_BYTES).contains(&limits.max_body_bytes) {
+        return Err(error("refresh.max_body_bytes", format!("must lie between 1 and {MAX_BODY_BYTES}")));
+    }
+    Ok(limits)
+}
 
 fn maximum_age(key: &str, age: Option<service_kit::config::HumanDuration>) -> Result<Option<Duration>, SettingsError> {
     let age = age.map(|age| age.0);
@@ -45,7 +78,7 @@ pub(super) fn policy(key: &str, item: &config::Relationship, default: Policy) ->
 }
 
 /// The limits of acceptance.
-pub(super) fn limits(accept: &config::Accept) -> Result<AcceptanceLimits, SettingsError> {
+pub(super) fn acceptance_limits(accept: &config::Accept) -> Result<AcceptanceLimits, SettingsError> {
     if !(1..=bundle_json::MAX_KEYS).contains(&accept.max_keys) {
         return Err(error("refresh.accept.max_keys", format!("must lie between 1 and {}", bundle_json::MAX_KEYS)));
     }

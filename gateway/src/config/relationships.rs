@@ -1,0 +1,58 @@
+//! Partners.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use service_kit::config::HumanDuration;
+
+use crate::refresh::policy::{Drift, Emptied, Mode};
+
+/// One partner.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Relationship {
+    /// The partner's trust domain.
+    pub trust_domain: String,
+    /// Local trust domains that receive its bundle; all of them unless given.
+    #[serde(default)]
+    pub local_trust_domains: Vec<String>,
+    /// Bundle endpoint URL.
+    pub url: String,
+    /// Bundle endpoint profile.
+    pub profile: ProfileName,
+    /// SPIFFE ID the endpoint must present; required with `https_spiffe`.
+    #[serde(default)]
+    pub endpoint_spiffe_id: Option<String>,
+    /// PEM file of the certificate authorities that replace the system's for this partner; `https_web` only.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// SPIFFE JSON bundle of the endpoint's trust domain, used until a bundle is held; `https_spiffe` only.
+    #[serde(default)]
+    pub bootstrap_bundle_file: Option<PathBuf>,
+    /// Who decides about changes of the partner's bundle: `auto` (the gateway), `hold` (an operator approves each one)
+    /// or `pinned` (the bundle stays until an operator names another); `refresh.default_mode` unless given.
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// What becomes of a bundle without keys: `hold`, `accept` or `refuse`; `refresh.default_emptied` unless given.
+    #[serde(default)]
+    pub emptied: Option<Emptied>,
+    /// What becomes of a bundle that somebody changed at an issuer: `correct` or `show`; `refresh.default_drift` unless
+    /// given.
+    #[serde(default)]
+    pub drift: Option<Drift>,
+    /// The bundle is taken from the issuers when the partner has not confirmed it for this long;
+    /// `refresh.default_maximum_age` unless given.
+    #[serde(default)]
+    pub maximum_age: Option<HumanDuration>,
+}
+
+/// Name of a bundle endpoint profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProfileName {
+    /// Web PKI certificate.
+    HttpsWeb,
+    /// X509-SVID with an agreed SPIFFE ID.
+    HttpsSpiffe,
+}

@@ -1,0 +1,128 @@
+//! The configuration after every value has been parsed and checked. What is here can be acted upon.
+
+mod error;
+mod listeners;
+mod refresh;
+mod relationships;
+mod sources;
+mod trust_domains;
+mod values;
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    config::Config,
+    refresh::{limits::AcceptanceLimits, policy::Policy},
+};
+use error::error;
+use trust_domains::UsedPaths;
+
+pub use error::SettingsError;
+pub use listeners::{ServingLimits, SpiffeListener, WebListener};
+pub use refresh::RefreshLimits;
+pub use relationships::ConfiguredRelationship;
+pub use sources::{IssuerAddress, SourceSettings};
+pub use trust_domains::{BundleMapSettings, LocalDomain, OidcSettings};
+
+/// Most trust domains one gateway serves.
+pub const MAX_TRUST_DOMAINS: usize = 10_000;
+
+/// Most relationships in the file.
+pub const MAX_RELATIONSHIPS: usize = 100_000;
+
+/// Shortest refresh hint and poll interval that are accepted.
+pub const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Largest bundle document that may be configured.
+pub const MAX_BODY_BYTES: usize = federation_specs::bundle_json::MAX_BUNDLE_BYTES;
+
+/// The checked configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folder for everything the gateway keeps.
+    pub data_dir: PathBuf,
+    /// Local admin socket.
+    pub socket_path: PathBuf,
+    /// The `https_web` listener.
+    pub https_web: Option<WebListener>,
+    /// The `https_spiffe` listener.
+    pub https_spiffe: Option<SpiffeListener>,
+    /// Served trust domains, in the order of the file.
+    pub trust_domains: Vec<LocalDomain>,
+    /// Partners from the file.
+    pub relationships: Vec<ConfiguredRelationship>,
+    /// Limits of fetching.
+    pub refresh: RefreshLimits,
+    /// Limits of accepting.
+    pub acceptance: AcceptanceLimits,
+    /// The policy of relationships created at issuers.
+    pub default_policy: Policy,
+    /// How often issuers are asked whether they still hold what was delivered.
+    pub compare_interval: Duration,
+    /// Limits of serving.
+    pub limits: ServingLimits,
+    /// The document with several bundles.
+    pub bundle_map: Option<BundleMapSettings>,
+}
+
+impl Settings {
+    /// Checks every value of `config`.
+    ///
+    /// # Errors
+    /// The first value that cannot be used, with its key and the remedy.
+    pub fn check(config: &Config) -> Result<Self, SettingsError> {
+        if config.data_dir.as_os_str().is_empty() {
+            return Err(error("data_dir", "is empty; name a folder this user can write"));
+        }
+        let https_web = config.listeners.https_web.as_ref().map(listeners::web_listener).transpose()?;
+        let https_spiffe = config.listeners.https_spiffe.as_ref().map(listeners::spiffe_listener).transpose()?;
+        if https_web.is_none() && https_spiffe.is_none() {
+            return Err(error("listeners", "is empty; configure https_web, https_spiffe or both"));
+        }
+        let shared = listeners::shared_listener(https_web.as_ref(), https_spiffe.as_ref(), config)?;
+        let mut paths = UsedPaths::default();
+        let trust_domains =
+            trust_domains::local_domains(config, https_web.is_some(), https_spiffe.is_some(), &mut paths)?;
+        let bundle_map = match &config.bundle_map {
+            Some(_) if https_web.is_none() => {
+                return Err(error("bundle_map", "needs the https_web listener; configure listeners.https_web"));
+            }
+            Some(map) => Some(trust_domains::bundle_map(map, &trust_domains, &mut paths)?),
+            None => None,
+        };
+        if shared && config.trust_domains.iter().all(|domain| domain.server_names.is_empty()) {
+            return Err(error(
+                "listeners",
+                "https_web and https_spiffe share an address, but no trust domain has server_names, so nobody would \
+                 be shown an X509-SVID; set server_names, for example spiffe.gateway.example, or use different ports",
+            ));
+        }
+        let relationships = relationships::relationships(config, &trust_domains)?;
+        Ok(Self {
+            data_dir: config.data_dir.clone(),
+            socket_path: config.socket_path.clone(),
+            https_web,
+            https_spiffe,
+            trust_domains,
+            relationships,
+            refresh: refresh::limits(&config.refresh)?,
+            acceptance: refresh::acceptance_limits(&config.refresh.accept)?,
+            default_policy: refresh::default_policy(&config.refresh)?,
+            compare_interval: values::at_least(
+                "refresh.compare_interval".to_owned(),
+                config.refresh.compare_interval.0,
+                MIN_INTERVAL,
+            )?,
+            limits: listeners::limits(&config.limits)?,
+            bundle_map,
+        })
+    }
+
+    /// Whether one listener serves both profiles.
+    pub fn shares_listener(&self) -> bool {
+        matches!((&self.https_web, &self.https_spiffe), (Some(web), Some(spiffe)) if listeners::same_place(web, spiffe))
+    }
+}
+
+#[cfg(test)]
+mod tests;
