@@ -51,9 +51,9 @@ pub(super) async fn restore(domain: &ServedDomain, store: &Store) -> Result<(), 
     }
     let configured: Vec<String> = domain.settings().sources.iter().map(SourceSettings::key).collect();
     let nothing_known = known.is_empty();
-    for (key, bundle) in known {
+    for (key, record) in known {
         if configured.contains(&key) {
-            domain.sources().restore(&key, bundle);
+            domain.sources().restore(&key, record);
         } else {
             store.forget_source(trust_domain, &key).await?;
         }
@@ -69,7 +69,7 @@ pub(super) async fn restore(domain: &ServedDomain, store: &Store) -> Result<(), 
             }
             // A store from before sources were kept one by one.
             if let ([only], true) = (configured.as_slice(), nothing_known) {
-                domain.sources().restore(only, record.bundle);
+                domain.sources().restore_unsaved(only, record.bundle);
             }
         }
         Err(error) => unreadable(error)?,

@@ -57,6 +57,15 @@ pub enum Action {
     /// The own bundle of a served trust domain changed.
     #[serde(rename = "own_bundle.changed")]
     OwnBundleChanged,
+    /// What a source of a served trust domain gives is held back.
+    #[serde(rename = "source.held")]
+    SourceHeld,
+    /// A held source gives something acceptable again.
+    #[serde(rename = "source.released")]
+    SourceReleased,
+    /// What a held source gives was accepted.
+    #[serde(rename = "source.accepted")]
+    SourceAccepted,
     /// A partner's bundle came in force by a refresh.
     #[serde(rename = "bundle.accepted")]
     Accepted,

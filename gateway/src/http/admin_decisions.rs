@@ -27,7 +27,7 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/v1/relationships/{trust_domain}/restore", post(restore))
 }
 
-fn reason(why: &str) -> Result<&str, AdminError> {
+pub(super) fn reason(why: &str) -> Result<&str, AdminError> {
     if why.len() > MAX_WHY_BYTES { Err(AdminError::LongReason) } else { Ok(why) }
 }
 

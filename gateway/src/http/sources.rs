@@ -7,14 +7,23 @@
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    body::Bytes,
+    extract::{ConnectInfo, Path, State},
     routing::{get, post},
 };
 use federation_specs::id::TrustDomain;
 
-use super::{admin::Admin, problem::AdminError};
+use super::{
+    admin::{Admin, body},
+    admin_decisions::reason,
+    admin_peer::Peer,
+    problem::AdminError,
+};
 use crate::{
-    api::sources::{AcceptedSources, Source, SourceList},
+    api::{
+        ReasonRequest,
+        sources::{AcceptedSources, Source, SourceList},
+    },
     source,
 };
 
@@ -41,10 +50,19 @@ async fn list(State(admin): State<Admin>) -> Json<SourceList> {
     Json(SourceList { sources })
 }
 
-async fn accept(State(admin): State<Admin>, Path(name): Path<String>) -> Result<Json<AcceptedSources>, AdminError> {
+async fn accept(
+    State(admin): State<Admin>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(name): Path<String>,
+    bytes: Bytes,
+) -> Result<Json<AcceptedSources>, AdminError> {
+    let request: ReasonRequest = body(&bytes)?;
+    let why = reason(&request.why)?;
     let trust_domain = TrustDomain::from_name_or_id(&name)?;
     let domain = admin.served.get(&trust_domain).ok_or_else(|| AdminError::NoBundle(trust_domain.clone()))?;
-    let accepted = source::accept_held(domain, &admin.store, &admin.clock).await.map_err(AdminError::Source)?;
+    let accepted = source::accept_held(domain, &admin.store, &admin.clock, &peer.actor().await, why)
+        .await
+        .map_err(AdminError::Source)?;
     tracing::warn!(%trust_domain, sources = ?accepted, "held sources accepted by an operator");
     Ok(Json(AcceptedSources { trust_domain: trust_domain.to_string(), accepted }))
 }

@@ -65,12 +65,22 @@ pub struct ServedDomain {
     documents: ArcSwapOption<Documents>,
     discovery: Option<Arc<Rendered>>,
     published: watch::Sender<Option<Arc<Published>>>,
-    publishing: Mutex<()>,
+    /// Held by who changes what is served.
+    changes: tokio::sync::Mutex<()>,
     sources: Contributions,
     /// Unix seconds since when what is served was not confirmed by every source; [`CONFIRMED`] while it is.
     unconfirmed_since: AtomicI64,
     /// Digest of the document in the store.
     stored: Mutex<Option<String>>,
+}
+
+/// A bundle ready to be served.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// It.
+    pub(crate) published: Arc<Published>,
+    /// `None` where the document is the one served already.
+    documents: Option<Arc<Documents>>,
 }
 
 /// Every source confirmed what is served.
@@ -109,7 +119,7 @@ impl ServedDomain {
             documents: ArcSwapOption::empty(),
             discovery,
             published: watch::Sender::new(None),
-            publishing: Mutex::new(()),
+            changes: tokio::sync::Mutex::new(()),
             sources,
             unconfirmed_since: AtomicI64::new(CONFIRMED),
             stored: Mutex::new(None),
@@ -165,49 +175,46 @@ impl ServedDomain {
     }
 
     /// Serves `bundle`, with the configured refresh hint, from now on. `changed_at` is its date if it differs from what
-    /// is served now. Answers whether it does.
+    /// is served now. Answers whether it does. One caller at a time.
     ///
     /// # Errors
     /// When the bundle belongs to another domain, or lost all its keys; what was served stays.
     pub fn publish(&self, bundle: &Bundle, changed_at: OffsetDateTime) -> Result<bool, PublishError> {
-        self.publish_checked(bundle, changed_at, false)
+        let prepared = self.prepare(bundle, changed_at, false)?;
+        let changed = prepared.documents.is_some();
+        self.put(prepared);
+        Ok(changed)
     }
 
-    /// As [`ServedDomain::publish`], of a bundle an operator accepted, even if it has no keys.
+    /// Renders `bundle` as it would be served from `changed_at` on; [`ServedDomain::put`] serves it.
     ///
     /// # Errors
-    /// When the bundle belongs to another domain.
-    pub(crate) fn publish_accepted(&self, bundle: &Bundle, changed_at: OffsetDateTime) -> Result<bool, PublishError> {
-        self.publish_checked(bundle, changed_at, true)
-    }
-
-    fn publish_checked(
+    /// When the bundle belongs to another domain, or lost all its keys and may not.
+    pub(crate) fn prepare(
         &self,
         bundle: &Bundle,
         changed_at: OffsetDateTime,
         may_be_empty: bool,
-    ) -> Result<bool, PublishError> {
+    ) -> Result<Prepared, PublishError> {
         if bundle.trust_domain() != self.name() {
             return Err(PublishError::WrongTrustDomain {
                 expected: self.name().clone(),
                 given: bundle.trust_domain().clone(),
             });
         }
-        let _one_at_a_time = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let bundle = bundle.clone().with_refresh_hint(Some(self.settings.refresh_hint));
         let document = bundle_json::encode(&bundle);
         let digest = digest_hex(&document);
-        let before = self.current();
-        if let Some(before) = &before {
+        if let Some(before) = self.current() {
             if bundle.is_empty() && !before.bundle.is_empty() && !may_be_empty {
                 return Err(PublishError::Emptied { trust_domain: self.name().clone() });
             }
             if before.digest == digest {
-                if taints(&before.bundle) != taints(&bundle) {
-                    let published = Published { bundle: Arc::new(bundle), ..(**before).clone() };
-                    self.published.send_replace(Some(Arc::new(published)));
+                if taints(&before.bundle) == taints(&bundle) {
+                    return Ok(Prepared { published: before, documents: None });
                 }
-                return Ok(false);
+                let published = Published { bundle: Arc::new(bundle), ..(*before).clone() };
+                return Ok(Prepared { published: Arc::new(published), documents: None });
             }
             if before.bundle.sequence() > bundle.sequence() {
                 tracing::warn!(
@@ -221,15 +228,26 @@ impl ServedDomain {
         let max_age = self.settings.refresh_hint / MAX_AGE_PER_HINT;
         let jwks = self.settings.oidc.as_ref().and_then(|_| jwks(&bundle, changed_at, max_age, self.jwks_before()));
         let rendered = Rendered::json(document, changed_at, max_age);
-        let published = Arc::new(Published {
-            bundle: Arc::new(bundle),
-            document: rendered.identity().body().clone(),
-            digest,
-            changed_at,
-        });
-        self.documents.store(Some(Arc::new(Documents { bundle: Arc::new(rendered), jwks })));
+        let published =
+            Published { bundle: Arc::new(bundle), document: rendered.identity().body().clone(), digest, changed_at };
+        let documents = Documents { bundle: Arc::new(rendered), jwks };
+        Ok(Prepared { published: Arc::new(published), documents: Some(Arc::new(documents)) })
+    }
+
+    /// Serves what was prepared from now on.
+    pub(crate) fn put(&self, prepared: Prepared) {
+        let Prepared { published, documents } = prepared;
+        if let Some(documents) = documents {
+            self.documents.store(Some(documents));
+        } else if self.current().is_some_and(|before| Arc::ptr_eq(&before, &published)) {
+            return;
+        }
         self.published.send_replace(Some(published));
-        Ok(true)
+    }
+
+    /// Waits until nobody else changes what the sources give and what is served; kept for one change.
+    pub(crate) async fn alone(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changes.lock().await
     }
 
     fn jwks_before(&self) -> Option<Arc<Rendered>> {

@@ -18,6 +18,8 @@ use federation_specs::{
 };
 use time::OffsetDateTime;
 
+use crate::partners::content_digest;
+
 /// Why what a source gives is not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -33,6 +35,61 @@ pub enum HeldReason {
         /// Sequence number of what it gives now.
         offered: u64,
     },
+}
+
+impl HeldReason {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Emptied => "emptied",
+            Self::RolledBack { .. } => "rolled_back",
+        }
+    }
+}
+
+/// What the store keeps of one source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceRecord {
+    /// What counts of it.
+    pub accepted: Arc<Bundle>,
+    /// What it gives instead.
+    pub held: Option<HeldRecord>,
+}
+
+/// A bundle of a source that was held back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRecord {
+    /// Since when.
+    pub since: OffsetDateTime,
+    /// Why and which keys: the same again is no news.
+    pub mark: String,
+}
+
+/// A source of which the store does not hold what is in memory.
+#[derive(Debug)]
+pub(crate) struct Unsaved {
+    /// Which of the domain's sources it is.
+    pub(crate) index: usize,
+    /// The source.
+    pub(crate) key: String,
+    /// What the store is to hold.
+    pub(crate) record: SourceRecord,
+    /// Whether it was held in the store.
+    pub(crate) was_held: bool,
+    /// What is newly held back, and why.
+    pub(crate) newly_held: Option<(Arc<Bundle>, HeldReason)>,
+}
+
+/// A held bundle that an operator may accept.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldOffer {
+    /// Which of the domain's sources gave it.
+    pub(crate) index: usize,
+    /// The source.
+    pub(crate) key: String,
+    /// What it gives.
+    pub(crate) bundle: Arc<Bundle>,
+    /// Why it is held back.
+    pub(crate) reason: HeldReason,
 }
 
 /// How one source is doing.
@@ -55,11 +112,8 @@ pub struct SourceStatus {
 /// What became of an offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Offer {
-    /// It counts; `changed` says whether it differs from what counted before.
-    Accepted {
-        /// Whether it differs from what counted before.
-        changed: bool,
-    },
+    /// It counts.
+    Accepted,
     /// It does not count; `news` says whether it did not before.
     Held {
         /// Why.
@@ -74,6 +128,8 @@ struct Slot {
     status: SourceStatus,
     /// What is held back.
     offered: Option<Arc<Bundle>>,
+    /// What the store holds of it.
+    saved: Option<SourceRecord>,
 }
 
 /// The sources of one trust domain.
@@ -96,6 +152,7 @@ impl Contributions {
                 last_error: None,
             },
             offered: None,
+            saved: None,
         };
         Self { trust_domain, slots: Mutex::new(keys.into_iter().map(slot).collect()) }
     }
@@ -133,32 +190,67 @@ impl Contributions {
         (!words.is_empty()).then(|| words.join("; "))
     }
 
-    /// What a source gave before the restart.
-    pub(crate) fn restore(&self, key: &str, bundle: Bundle) {
+    /// What a source gave before the restart, as the store holds it.
+    pub(crate) fn restore(&self, key: &str, record: SourceRecord) {
+        if let Some(slot) = self.slots().iter_mut().find(|slot| slot.status.key == key) {
+            slot.status.accepted = Some(Arc::clone(&record.accepted));
+            slot.saved = Some(record);
+        }
+    }
+
+    /// What a source gave before the restart, from a store that did not keep sources one by one.
+    pub(crate) fn restore_unsaved(&self, key: &str, bundle: Bundle) {
         if let Some(slot) = self.slots().iter_mut().find(|slot| slot.status.key == key) {
             slot.status.accepted = Some(Arc::new(bundle));
+        }
+    }
+
+    /// What the store does not hold yet of source number `index`, which has answered since the start.
+    pub(crate) fn unsaved(&self, index: usize) -> Option<Unsaved> {
+        let slots = self.slots();
+        let slot = slots.get(index)?;
+        let record = slot.record()?;
+        let mark = |record: &SourceRecord| record.held.as_ref().map(|held| held.mark.clone());
+        let saved = slot.saved.as_ref();
+        if saved.is_some_and(|saved| saved.accepted == record.accepted && mark(saved) == mark(&record)) {
+            return None;
+        }
+        let is_news = mark(&record).is_some() && saved.and_then(mark) != mark(&record);
+        Some(Unsaved {
+            index,
+            key: slot.status.key.clone(),
+            was_held: saved.is_some_and(|saved| saved.held.is_some()),
+            newly_held: slot.offered.clone().zip(slot.status.held).filter(|_| is_news),
+            record,
+        })
+    }
+
+    /// The store holds `record` of source number `index`.
+    pub(crate) fn saved(&self, index: usize, record: SourceRecord) {
+        if let Some(slot) = self.slots().get_mut(index) {
+            slot.saved = Some(record);
         }
     }
 
     /// Source number `index` gives `bundle`.
     pub(crate) fn offer(&self, index: usize, bundle: &Bundle, now: OffsetDateTime) -> Offer {
         let mut slots = self.slots();
-        let Some(slot) = slots.get_mut(index) else { return Offer::Accepted { changed: false } };
+        let Some(slot) = slots.get_mut(index) else { return Offer::Accepted };
         slot.status.failing_since = None;
         slot.status.last_error = None;
         if let Some(reason) = slot.status.accepted.as_deref().and_then(|accepted| objection(accepted, bundle)) {
             let news = slot.status.held != Some(reason);
             slot.status.held = Some(reason);
-            slot.status.held_since.get_or_insert(now);
+            let since = slot.saved.as_ref().and_then(|saved| Some(saved.held.as_ref()?.since));
+            slot.status.held_since.get_or_insert(since.unwrap_or(now));
             slot.offered = Some(Arc::new(bundle.clone()));
             return Offer::Held { reason, news };
         }
-        let changed = slot.status.accepted.as_deref() != Some(bundle);
-        if changed {
+        if slot.status.accepted.as_deref() != Some(bundle) {
             slot.status.accepted = Some(Arc::new(bundle.clone()));
         }
         slot.release();
-        Offer::Accepted { changed }
+        Offer::Accepted
     }
 
     /// Source number `index` does not answer. `known_until` is when it last did, if that is known.
@@ -169,24 +261,40 @@ impl Contributions {
         }
     }
 
-    /// An operator accepts what held sources offer. Answers their keys and what counts of them now.
-    pub(crate) fn accept_held(&self) -> Vec<(String, Arc<Bundle>)> {
-        let mut accepted = Vec::new();
-        for slot in self.slots().iter_mut() {
-            if slot.status.held.is_some()
-                && let Some(offered) = slot.offered.take()
-            {
-                slot.status.accepted = Some(Arc::clone(&offered));
+    /// What held sources give.
+    pub(crate) fn held_offers(&self) -> Vec<HeldOffer> {
+        let slots = self.slots();
+        let offers = slots.iter().enumerate().filter_map(|(index, slot)| {
+            let (reason, bundle) = (slot.status.held?, slot.offered.clone()?);
+            Some(HeldOffer { index, key: slot.status.key.clone(), bundle, reason })
+        });
+        offers.collect()
+    }
+
+    /// An operator accepted these, and the store holds them.
+    pub(crate) fn accepted(&self, offers: &[HeldOffer]) {
+        let mut slots = self.slots();
+        for offer in offers {
+            if let Some(slot) = slots.get_mut(offer.index) {
+                slot.status.accepted = Some(Arc::clone(&offer.bundle));
+                slot.saved = Some(SourceRecord { accepted: Arc::clone(&offer.bundle), held: None });
                 slot.release();
-                accepted.push((slot.status.key.clone(), offered));
             }
         }
-        accepted
     }
 
     /// The union of what counts, `None` while nothing does. `published` is what is served now.
     pub(crate) fn merged(&self, published: Option<&Bundle>) -> Option<Bundle> {
-        let accepted: Vec<Arc<Bundle>> = self.slots().iter().filter_map(|slot| slot.status.accepted.clone()).collect();
+        self.merged_with(&[], published)
+    }
+
+    /// The union if `offers` counted.
+    pub(crate) fn merged_with(&self, offers: &[HeldOffer], published: Option<&Bundle>) -> Option<Bundle> {
+        let counts = |(index, slot): (usize, &Slot)| {
+            let offer = offers.iter().find(|offer| offer.index == index);
+            offer.map(|offer| Arc::clone(&offer.bundle)).or_else(|| slot.status.accepted.clone())
+        };
+        let accepted: Vec<Arc<Bundle>> = self.slots().iter().enumerate().filter_map(counts).collect();
         match accepted.as_slice() {
             [] => None,
             // Its numbers are passed on as they are.
@@ -201,6 +309,16 @@ impl Contributions {
 }
 
 impl Slot {
+    /// What the store is to hold of it, `None` while nothing counts.
+    fn record(&self) -> Option<SourceRecord> {
+        let accepted = self.status.accepted.clone()?;
+        let held = self.offered.as_ref().zip(self.status.held).map(|(offered, reason)| HeldRecord {
+            since: self.status.held_since.unwrap_or(OffsetDateTime::UNIX_EPOCH),
+            mark: format!("{} {}", reason.kind(), content_digest(offered)),
+        });
+        Some(SourceRecord { accepted, held })
+    }
+
     fn release(&mut self) {
         self.status.held = None;
         self.status.held_since = None;
@@ -241,7 +359,7 @@ fn union(trust_domain: &TrustDomain, bundles: &[Arc<Bundle>], published: Option<
 
 /// Whether both publish the same keys: refresh hint and taint marks do not count.
 fn same_keys(before: &Bundle, after: &Bundle) -> bool {
-    crate::partners::content_digest(before) == crate::partners::content_digest(after)
+    content_digest(before) == content_digest(after)
 }
 
 fn keys(

@@ -32,19 +32,15 @@ fn contributions(count: usize) -> Contributions {
     Contributions::new(domain(), (0..count).map(|index| format!("file {index}")))
 }
 
-fn accepted(changed: bool) -> Offer {
-    Offer::Accepted { changed }
-}
-
 #[test]
 fn one_source_is_passed_on_as_it_is() {
     let sources = contributions(1);
     assert!(sources.merged(None).is_none());
     let (a, b) = (x509("a"), x509("b"));
     let first = bundle(&[&a], &[], 7);
-    assert_eq!(sources.offer(0, &first, NOON), accepted(true));
+    assert_eq!(sources.offer(0, &first, NOON), Offer::Accepted);
     assert_eq!(sources.merged(None).unwrap(), first);
-    assert_eq!(sources.offer(0, &first, NOON), accepted(false));
+    assert_eq!(sources.offer(0, &first, NOON), Offer::Accepted);
     // Same number, other keys: it is the source's number all the same.
     let second = bundle(&[&b], &[], 7);
     sources.offer(0, &second, NOON);
@@ -100,13 +96,17 @@ fn emptied_and_rolled_back_sources_are_held_until_they_recover_or_are_accepted()
     assert!(sources.held_in_words().unwrap().contains("went back from sequence 9 to 2"));
     assert_eq!(sources.merged(Some(&before)).unwrap(), before, "what counted before still does");
 
-    assert_eq!(sources.offer(0, &bundle(&[&a], &[], 4), NOON), accepted(false));
+    assert_eq!(sources.offer(0, &bundle(&[&a], &[], 4), NOON), Offer::Accepted);
     assert_eq!(sources.held(), 1);
-    let released = sources.accept_held();
-    assert_eq!(released.len(), 1);
-    assert_eq!((released[0].0.as_str(), released[0].1.sequence()), ("file 1", Some(2)));
+    let offers = sources.held_offers();
+    assert_eq!(offers.len(), 1);
+    assert_eq!((offers[0].key.as_str(), offers[0].bundle.sequence()), ("file 1", Some(2)));
+    let would_be = sources.merged_with(&offers, Some(&before)).unwrap();
+    assert_eq!(sources.merged(Some(&before)).unwrap(), before, "nothing happened yet");
+    sources.accepted(&offers);
     let after = sources.merged(Some(&before)).unwrap();
     assert_eq!((after.x509_authorities().len(), after.sequence()), (1, Some(14)), "13 was published before");
+    assert_eq!(after, would_be);
     assert_eq!(sources.held_in_words(), None);
 }
 
@@ -119,4 +119,39 @@ fn failures_remember_since_when() {
     assert_eq!(sources.status()[0].last_error.as_deref(), Some("still gone"));
     sources.offer(0, &bundle(&[&x509("a")], &[], 1), NOON);
     assert_eq!(sources.failing_since(), None);
+}
+
+#[test]
+fn what_the_store_lacks_is_known_also_after_a_restart() {
+    let sources = contributions(1);
+    let a = x509("a");
+    let save = |sources: &Contributions| {
+        let unsaved = sources.unsaved(0).unwrap();
+        sources.saved(0, unsaved.record.clone());
+        unsaved
+    };
+    assert!(sources.unsaved(0).is_none());
+    sources.offer(0, &bundle(&[&a], &[], 4), NOON);
+    assert!(save(&sources).newly_held.is_none());
+    assert!(sources.unsaved(0).is_none());
+
+    let reason = HeldReason::RolledBack { accepted: 4, offered: 2 };
+    sources.offer(0, &bundle(&[&a], &[], 2), NOON);
+    assert_eq!(sources.unsaved(0).unwrap().newly_held.unwrap().1, reason, "until it is saved");
+    let held = save(&sources);
+    assert!(!held.was_held && held.newly_held.is_some());
+    // The same keys with another number are no news, other keys are.
+    sources.offer(0, &bundle(&[&a], &[], 3), NOON + time::Duration::HOUR);
+    assert!(sources.unsaved(0).is_none());
+
+    let restarted = contributions(1);
+    restarted.restore("file 0", held.record);
+    restarted.offer(0, &bundle(&[&a], &[], 2), NOON + time::Duration::HOUR);
+    assert!(restarted.unsaved(0).is_none(), "held before the restart already");
+    assert_eq!(restarted.status()[0].held_since, Some(NOON));
+    restarted.offer(0, &bundle(&[&x509("b")], &[], 2), NOON + time::Duration::HOUR);
+    assert!(save(&restarted).newly_held.is_some());
+    restarted.offer(0, &bundle(&[&a], &[], 5), NOON + time::Duration::HOUR);
+    let released = save(&restarted);
+    assert!(released.was_held && released.record.held.is_none() && released.newly_held.is_none());
 }

@@ -2,14 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use federation_specs::bundle::Bundle;
+use federation_specs::{bundle::Bundle, bundle_json};
+use serde_json::Value;
 use service_kit::{BoxError, backoff::Backoff, clock::SharedClock, lifecycle::Shutdown};
 
-use super::{BundleSource, contributions::Offer};
+use super::{
+    BundleSource,
+    contributions::{Offer, SourceRecord},
+};
 use crate::{
+    audit::{Action, Actor, bundle_summary},
     readiness::Gathered,
-    served::{PublishError, ServedDomain},
-    store::Store,
+    served::{PublishError, Published, ServedDomain, rendered::digest_hex},
+    store::{
+        Store,
+        served::{OwnChange, OwnEvent},
+    },
 };
 
 /// Waits after failures.
@@ -106,6 +114,7 @@ impl Taker<'_> {
             let given = bundle.trust_domain().clone();
             return Err(PublishError::WrongTrustDomain { expected: trust_domain.clone(), given }.into());
         }
+        let _alone = self.domain.alone().await;
         let sources = self.domain.sources();
         let outcome = sources.offer(self.index, bundle, self.clock.now());
         self.domain.note_sources();
@@ -118,42 +127,97 @@ impl Taker<'_> {
                  POST /v1/sources/{trust_domain}/accept"
             ),
             Offer::Held { .. } => {}
-            Offer::Accepted { changed } => {
-                publish(self.domain, self.store, self.clock).await?;
-                if changed && let Some(status) = sources.status().get(self.index) {
-                    self.store.save_source(trust_domain, &status.key, bundle, self.clock.now()).await?;
-                }
-            }
+            Offer::Accepted => self.publish()?,
         }
+        // A rotation is served even while the store cannot be written; it is tried again at the next answer.
+        self.save().await?;
         if self.domain.current().is_some() {
             self.health.ready_but(trust_domain.as_str(), sources.held_in_words());
         }
         Ok(())
     }
+
+    /// Serves what the sources give together.
+    fn publish(&self) -> Result<(), BoxError> {
+        let domain = self.domain;
+        let before = domain.current();
+        let merged = domain.sources().merged(before.as_ref().map(|before| &*before.bundle));
+        if let Some(merged) = merged {
+            domain.publish(&merged, self.clock.now())?;
+        }
+        Ok(())
+    }
+
+    /// Stores what changed, so that a restart goes on from it before the sources answer, with its audit records.
+    async fn save(&self) -> Result<(), BoxError> {
+        let domain = self.domain;
+        let unsaved = domain.sources().unsaved(self.index);
+        let published = domain.current().filter(|published| !domain.is_stored(&published.digest));
+        if unsaved.is_none() && published.is_none() {
+            return Ok(());
+        }
+        let mut events = Vec::new();
+        let event = |what, key: &str, before, after, why: String| OwnEvent {
+            what,
+            before: with_source(key, before),
+            after: with_source(key, after),
+            why,
+        };
+        if let Some(unsaved) = &unsaved {
+            let key = &unsaved.key;
+            let counts = summary(&unsaved.record.accepted);
+            if let Some((offered, reason)) = &unsaved.newly_held {
+                events.push(event(Action::SourceHeld, key, counts, summary(offered), reason.to_string()));
+            } else if unsaved.was_held && unsaved.record.held.is_none() {
+                let why = "the source gives an acceptable bundle again".to_owned();
+                events.push(event(Action::SourceReleased, key, Value::Null, counts, why));
+            }
+        }
+        let why = format!("source `{}` gave it", unsaved.as_ref().map_or(self.name, |unsaved| &unsaved.key));
+        let sources: Vec<_> = unsaved.iter().map(|unsaved| (unsaved.key.as_str(), &unsaved.record)).collect();
+        let change = OwnChange {
+            trust_domain: domain.name(),
+            who: &Actor::Gateway,
+            sources: &sources,
+            events: &events,
+            published: published.as_deref(),
+            why: &why,
+        };
+        self.store.save_own(&change).await?;
+        if let Some(published) = published {
+            log_changed(&published);
+            domain.stored(&published.digest);
+        }
+        if let Some(unsaved) = unsaved {
+            domain.sources().saved(unsaved.index, unsaved.record);
+        }
+        Ok(())
+    }
 }
 
-/// Serves what the sources give together and stores it, so that a restart serves it before they answer.
-async fn publish(domain: &ServedDomain, store: &Store, clock: &SharedClock) -> Result<(), BoxError> {
-    let before = domain.current();
-    let Some(merged) = domain.sources().merged(before.as_ref().map(|before| &*before.bundle)) else { return Ok(()) };
-    domain.publish(&merged, clock.now())?;
-    let Some(published) = domain.current() else { return Ok(()) };
-    if domain.is_stored(&published.digest) {
-        return Ok(());
-    }
+fn log_changed(published: &Published) {
     tracing::info!(
-        trust_domain = %domain.name(),
+        trust_domain = %published.bundle.trust_domain(),
         sequence = ?published.bundle.sequence(),
         x509_authorities = published.bundle.x509_authorities().len(),
         jwt_authorities = published.bundle.jwt_authorities().len(),
         "own bundle changed"
     );
-    store.save_served(domain.name(), &published).await?;
-    domain.stored(&published.digest);
-    Ok(())
 }
 
-/// An operator accepts what the held sources of `domain` give. Answers their names.
+/// A bundle of a source as records name it.
+fn summary(bundle: &Bundle) -> Value {
+    bundle_summary(bundle, &digest_hex(&bundle_json::encode(bundle)))
+}
+
+fn with_source(key: &str, mut summary: Value) -> Value {
+    if summary.is_object() {
+        summary["source"] = key.into();
+    }
+    summary
+}
+
+/// An operator accepts what the held sources of `domain` give. Answers their names. Nothing changes unless it is stored.
 ///
 /// # Errors
 /// When it cannot be published or stored.
@@ -161,19 +225,53 @@ pub(crate) async fn accept_held(
     domain: &ServedDomain,
     store: &Store,
     clock: &SharedClock,
+    who: &Actor,
+    why: &str,
 ) -> Result<Vec<String>, BoxError> {
-    let released = domain.sources().accept_held();
+    let _alone = domain.alone().await;
+    let sources = domain.sources();
+    let offers = sources.held_offers();
+    if offers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let before = domain.current();
+    let merged = sources.merged_with(&offers, before.as_ref().map(|before| &*before.bundle));
+    let prepared = merged.map(|merged| domain.prepare(&merged, clock.now(), true)).transpose()?;
+    let published = prepared.as_ref().map(|prepared| Arc::clone(&prepared.published));
+    let published = published.filter(|published| !domain.is_stored(&published.digest));
+    let mut records = Vec::with_capacity(offers.len());
+    let mut events = Vec::with_capacity(offers.len());
+    let counts = sources.status();
+    for offer in &offers {
+        records.push((offer.key.as_str(), SourceRecord { accepted: Arc::clone(&offer.bundle), held: None }));
+        let counted = counts.get(offer.index).and_then(|status| status.accepted.as_deref());
+        let mut after = with_source(&offer.key, summary(&offer.bundle));
+        after["held_because"] = offer.reason.to_string().into();
+        events.push(OwnEvent {
+            what: Action::SourceAccepted,
+            before: counted.map(|bundle| with_source(&offer.key, summary(bundle))).unwrap_or_default(),
+            after,
+            why: why.to_owned(),
+        });
+    }
+    let sources_to_store: Vec<_> = records.iter().map(|(key, record)| (*key, record)).collect();
+    let change = OwnChange {
+        trust_domain: domain.name(),
+        who,
+        sources: &sources_to_store,
+        events: &events,
+        published: published.as_deref(),
+        why: if why.is_empty() { "held sources were accepted" } else { why },
+    };
+    store.save_own(&change).await?;
+    sources.accepted(&offers);
     domain.note_sources();
-    for (key, bundle) in &released {
-        store.save_source(domain.name(), key, bundle, clock.now()).await?;
+    if let Some(prepared) = prepared {
+        domain.put(prepared);
     }
-    if !released.is_empty() {
-        let before = domain.current();
-        let merged = domain.sources().merged(before.as_ref().map(|before| &*before.bundle));
-        if let Some(merged) = merged {
-            domain.publish_accepted(&merged, clock.now())?;
-        }
-        publish(domain, store, clock).await?;
+    if let Some(published) = published {
+        log_changed(&published);
+        domain.stored(&published.digest);
     }
-    Ok(released.into_iter().map(|(key, _)| key).collect())
+    Ok(offers.into_iter().map(|offer| offer.key).collect())
 }

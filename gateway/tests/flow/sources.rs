@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use federation_specs::{bundle::Bundle, bundle_json, profile::EndpointProfile};
 use gateway::{
-    api::sources::{AcceptedSources, SourceList},
+    api::{
+        audit::{Actor, AuditPage},
+        sources::{AcceptedSources, SourceList},
+    },
     config::BundleFileFormat,
     issuer_client::IssuerClient,
     partners::PartnerBundles,
@@ -292,8 +295,8 @@ async fn rolled_back_and_emptied_own_bundles_are_held_until_accepted() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(served(&setup, &gateway).await.0, before);
 
-    let accepted: AcceptedSources =
-        gateway.admin.post(&format!("/v1/sources/{LOCAL}/accept"), &json!({})).await.unwrap();
+    let why = json!({"why": "the issuer was restored"});
+    let accepted: AcceptedSources = gateway.admin.post(&format!("/v1/sources/{LOCAL}/accept"), &why).await.unwrap();
     assert_eq!(accepted.accepted, ["issuer"]);
     assert_eq!(served(&setup, &gateway).await.0.sequence(), Some(2));
     setup.issuer.state().own = Bundle::new(td(LOCAL)).with_sequence(Some(3));
@@ -304,6 +307,43 @@ async fn rolled_back_and_emptied_own_bundles_are_held_until_accepted() {
     .await;
     let _: AcceptedSources = gateway.admin.post(&format!("/v1/sources/{LOCAL}/accept"), &json!({})).await.unwrap();
     assert!(served(&setup, &gateway).await.0.is_empty());
+
+    // Every step has its record, once, restart or not.
+    let page: AuditPage = gateway.admin.get(&format!("/v1/audit?subject={LOCAL}")).await;
+    let records: Vec<_> = page.records.into_iter().map(|entry| entry.record.unwrap()).collect();
+    let done: Vec<String> = records.iter().map(|record| record.what.name()).collect();
+    let steps = ["source.held", "source.accepted", "own_bundle.changed"];
+    assert_eq!(done, [&["own_bundle.changed"][..], &steps, &steps].concat());
+    let [first, held, accepted, changed, ..] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(first.why, "source `issuer` gave it");
+    assert_eq!((held.who.to_string(), held.why.as_str()), ("gateway".into(), "it went back from sequence 5 to 2"));
+    assert_eq!((&held.before["sequence"], &held.after["sequence"]), (&json!(5), &json!(2)));
+    assert_eq!(held.after["source"], "issuer");
+    assert!(matches!(accepted.who, Actor::User { .. }) && accepted.who == changed.who);
+    assert_eq!((accepted.why.as_str(), changed.why.as_str()), ("the issuer was restored", "the issuer was restored"));
+    assert_eq!(accepted.after["held_because"], "it went back from sequence 5 to 2");
+    assert_eq!(changed.before["digest"], first.after["digest"]);
+    gateway.verify_audit().await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_held_source_that_recovers_is_recorded_too() {
+    let setup = Setup::new().await;
+    let own = setup.issuer.state().authority.bundle(5);
+    setup.issuer.state().own = own.clone();
+    let gateway = setup.start().await;
+    setup.issuer.state().own = own.clone().with_sequence(Some(1));
+    let recorded = |what: &'static str| {
+        let gateway = &gateway;
+        async move { gateway.audited().await.iter().any(|(done, _)| done == what) }
+    };
+    eventually("the hold to be recorded", || recorded("source.held")).await;
+    setup.issuer.state().own = own.with_sequence(Some(6));
+    eventually("the release to be recorded", || recorded("source.released")).await;
+    let done = gateway.audited().await;
+    let done: Vec<&str> = done.iter().map(|(what, _)| what.as_str()).collect();
+    assert_eq!(done, ["own_bundle.changed", "source.held", "source.released", "own_bundle.changed"]);
     gateway.stop().await;
 }
 
