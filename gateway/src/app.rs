@@ -251,9 +251,8 @@ impl Parts {
         let mut stored = self.store.issuer_relationships().await?;
         stored.retain(|local, _| clients.iter().any(|client| client.trust_domain() == local));
         let configured = self.settings.relationships.clone();
-        let default_policy = self.settings.default_policy;
-        let manager =
-            Manager::load(configured, default_policy, stored.clone(), updater, Arc::clone(&deliveries)).await?;
+        let rules = self.settings.relationship_rules.clone();
+        let manager = Manager::load(configured, rules, stored.clone(), updater, Arc::clone(&deliveries)).await?;
         for client in clients {
             let lane = Arc::clone(&deliveries).run(
                 client.clone(),

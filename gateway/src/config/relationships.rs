@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use service_kit::config::HumanDuration;
 
 use crate::refresh::policy::{Drift, Emptied, Mode};
 
 /// One partner.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Relationship {
     /// The partner's trust domain.
@@ -27,9 +27,15 @@ pub struct Relationship {
     /// PEM file of the certificate authorities that replace the system's for this partner; `https_web` only.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// The same as PEM text instead of a file.
+    #[serde(default)]
+    pub ca_pem: Option<String>,
     /// SPIFFE JSON bundle of the endpoint's trust domain, used until a bundle is held; `https_spiffe` only.
     #[serde(default)]
     pub bootstrap_bundle_file: Option<PathBuf>,
+    /// The same as JSON text instead of a file.
+    #[serde(default)]
+    pub bootstrap_bundle: Option<String>,
     /// Who decides about changes of the partner's bundle: `auto` (the gateway), `hold` (an operator approves each one)
     /// or `pinned` (the bundle stays until an operator names another); `refresh.default_mode` unless given.
     #[serde(default)]
@@ -48,7 +54,7 @@ pub struct Relationship {
 }
 
 /// Name of a bundle endpoint profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProfileName {
     /// Web PKI certificate.

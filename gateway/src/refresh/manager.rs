@@ -16,7 +16,7 @@ use super::{
     decision_error::DecisionError,
     decisions::Decisions,
     deliver::Deliveries,
-    policy::{Drift, Policy},
+    policy::Drift,
     relationship::{Definition, IssuerRelationship, merge},
     task::{Request, Shared, Task},
     updater::Updater,
@@ -25,7 +25,8 @@ use crate::{
     api::{self, BundleKind, BundleSummary, Health, RefreshRequest},
     audit::{Actor, chain::canonical},
     partners::{HeldBundle, content_digest},
-    settings::ConfiguredRelationship,
+    served::rendered::digest_hex,
+    settings::{ConfiguredRelationship, Document, RelationshipRules},
     store::{StoreError, relationships::RefreshState},
 };
 
@@ -85,7 +86,7 @@ pub struct Manager {
 struct Inner {
     shared: Arc<Shared>,
     configured: Vec<ConfiguredRelationship>,
-    default_policy: Policy,
+    rules: RelationshipRules,
     state: Mutex<State>,
     tasks: TaskTracker,
     cancelled: CancellationToken,
@@ -125,7 +126,7 @@ impl Manager {
     /// [`StoreError`] when the states cannot be read.
     pub async fn load(
         configured: Vec<ConfiguredRelationship>,
-        default_policy: Policy,
+        rules: RelationshipRules,
         by_issuer: BTreeMap<TrustDomain, Vec<IssuerRelationship>>,
         updater: Updater,
         deliveries: Arc<Deliveries>,
@@ -137,7 +138,7 @@ impl Manager {
         let inner = Inner {
             shared: Arc::new(shared),
             configured,
-            default_policy,
+            rules,
             state: Mutex::new(State { by_issuer, running: BTreeMap::new(), idle }),
             tasks: TaskTracker::new(),
             cancelled: CancellationToken::new(),
@@ -368,7 +369,7 @@ impl Manager {
         if self.inner.cancelled.is_cancelled() {
             return;
         }
-        let definitions = merge(&self.inner.configured, &state.by_issuer, self.inner.default_policy);
+        let definitions = merge(&self.inner.configured, &state.by_issuer, self.inner.rules.default_policy());
         let mut wanted: BTreeMap<TrustDomain, BTreeSet<TrustDomain>> = BTreeMap::new();
         let mut shown_only = BTreeSet::new();
         for definition in definitions.values() {
@@ -523,18 +524,29 @@ fn recorded(item: &ConfiguredRelationship) -> String {
         EndpointProfile::HttpsWeb => ("https_web", None),
         EndpointProfile::HttpsSpiffe { endpoint_id } => ("https_spiffe", Some(endpoint_id.to_string())),
     };
-    canonical(&json!({
+    let mut definition = json!({
         "url": item.url.to_string(),
         "profile": profile,
         "endpoint_spiffe_id": endpoint_id,
         "local_trust_domains": item.local_trust_domains.iter().map(TrustDomain::as_str).collect::<Vec<_>>(),
-        "ca_file": item.ca_file.as_ref().map(|path| path.display().to_string()),
-        "bootstrap_bundle_file": item.bootstrap_bundle_file.as_ref().map(|path| path.display().to_string()),
+        "ca_file": null,
+        "bootstrap_bundle_file": null,
         "mode": item.policy.mode,
         "emptied": item.policy.emptied,
         "drift": item.policy.drift,
         "maximum_age_seconds": item.policy.maximum_age.map(|age| age.as_secs()),
-    }))
+    });
+    match &item.ca {
+        None => {}
+        Some(Document::File(path)) => definition["ca_file"] = path.display().to_string().into(),
+        Some(Document::Inline(pem)) => definition["ca_pem"] = digest_hex(pem.as_bytes()).into(),
+    }
+    match &item.bootstrap {
+        None => {}
+        Some(Document::File(path)) => definition["bootstrap_bundle_file"] = path.display().to_string().into(),
+        Some(Document::Inline(bundle)) => definition["bootstrap_bundle"] = content_digest(bundle).into(),
+    }
+    canonical(&definition)
 }
 
 fn health(status: &RefreshState, held: bool, expired: bool) -> Health {

@@ -16,7 +16,10 @@ use federation_specs::{
 };
 
 use super::policy::Policy;
-use crate::{api::Origin, settings::ConfiguredRelationship};
+use crate::{
+    api::Origin,
+    settings::{ConfiguredRelationship, Document},
+};
 
 /// A relationship created at an issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +71,17 @@ impl IssuerRelationship {
 pub enum Bootstrap {
     /// SPIFFE JSON in a file, read when needed.
     File(PathBuf),
-    /// What an issuer holds.
+    /// What the relationship was given with, or what an issuer holds.
     Bundle(Arc<Bundle>),
+}
+
+impl From<Document<Arc<Bundle>>> for Bootstrap {
+    fn from(document: Document<Arc<Bundle>>) -> Self {
+        match document {
+            Document::File(path) => Self::File(path),
+            Document::Inline(bundle) => Self::Bundle(bundle),
+        }
+    }
 }
 
 /// Everything one refresh task needs to know.
@@ -88,7 +100,7 @@ pub struct Definition {
     /// Local trust domains whose issuer names another endpoint; they receive nothing.
     pub conflicts: BTreeSet<TrustDomain>,
     /// PEM authorities instead of the system's (`https_web`).
-    pub ca_file: Option<PathBuf>,
+    pub ca: Option<Document<Arc<str>>>,
     /// First bundle (`https_spiffe`).
     pub bootstrap: Option<Bootstrap>,
     /// What becomes of changes.
@@ -98,7 +110,7 @@ pub struct Definition {
 impl Definition {
     /// Whether both fetch from the same place in the same way.
     pub fn same_endpoint(&self, other: &Self) -> bool {
-        self.url == other.url && self.profile == other.profile && self.ca_file == other.ca_file
+        self.url == other.url && self.profile == other.profile && self.ca == other.ca
     }
 }
 
@@ -122,8 +134,8 @@ pub fn merge(
                 origin: Origin::Config,
                 receivers: item.local_trust_domains.clone(),
                 conflicts: BTreeSet::new(),
-                ca_file: item.ca_file.clone(),
-                bootstrap: item.bootstrap_bundle_file.clone().map(Bootstrap::File),
+                ca: item.ca.clone(),
+                bootstrap: item.bootstrap.clone().map(Bootstrap::from),
                 policy: item.policy,
             };
             (item.trust_domain.clone(), definition)
@@ -140,7 +152,7 @@ pub fn merge(
                         origin: Origin::Issuer,
                         receivers: BTreeSet::from([local.clone()]),
                         conflicts: BTreeSet::new(),
-                        ca_file: None,
+                        ca: None,
                         bootstrap: item.bundle.clone().map(Bootstrap::Bundle),
                         policy: default_policy,
                     };
@@ -194,8 +206,8 @@ mod tests {
             local_trust_domains: receivers.iter().map(|name| td(name)).collect(),
             url: EndpointUrl::parse(url).unwrap(),
             profile: EndpointProfile::HttpsWeb,
-            ca_file: None,
-            bootstrap_bundle_file: None,
+            ca: None,
+            bootstrap: None,
             policy: Policy::default(),
         }
     }

@@ -17,6 +17,7 @@ use super::relationship::{Bootstrap, Definition};
 use crate::{
     partners::{PartnerBundles, content_digest},
     served::ServedDomains,
+    settings::Document,
 };
 
 /// Largest PEM file of certificate authorities.
@@ -68,14 +69,15 @@ pub enum TrustError {
     },
 }
 
-/// Authorities for `https_web`: those of the relationship's file, read at each fetch, or the system's.
+/// Authorities for `https_web`: those of the relationship, from its file at each fetch, or the system's.
 ///
 /// # Errors
 /// When the file cannot be read.
 pub async fn web_roots(definition: &Definition) -> Result<WebRoots, TrustError> {
-    match &definition.ca_file {
+    match &definition.ca {
         None => Ok(WebRoots::System),
-        Some(path) => Ok(WebRoots::Pem(read("ca_file", path, MAX_CA_FILE_BYTES).await?)),
+        Some(Document::Inline(pem)) => Ok(WebRoots::Pem(pem.as_bytes().to_vec())),
+        Some(Document::File(path)) => Ok(WebRoots::Pem(read("ca_file", path, MAX_CA_FILE_BYTES).await?)),
     }
 }
 

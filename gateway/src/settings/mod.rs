@@ -10,24 +10,23 @@ mod values;
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{
-    config::Config,
-    refresh::{limits::AcceptanceLimits, policy::Policy},
-};
+use crate::{config::Config, refresh::limits::AcceptanceLimits};
 use error::error;
 use trust_domains::UsedPaths;
 
 pub use error::SettingsError;
 pub use listeners::{ServingLimits, SpiffeListener, WebListener};
 pub use refresh::RefreshLimits;
-pub use relationships::ConfiguredRelationship;
+pub use relationships::{
+    ConfiguredRelationship, Document, MAX_BOOTSTRAP_BUNDLE_BYTES, MAX_CA_PEM_BYTES, RelationshipRules, UnknownReceiver,
+};
 pub use sources::{IssuerAddress, SourceSettings};
 pub use trust_domains::{BundleMapSettings, LocalDomain, OidcSettings};
 
 /// Most trust domains one gateway serves.
 pub const MAX_TRUST_DOMAINS: usize = 10_000;
 
-/// Most relationships in the file.
+/// Most relationships of one gateway, from the file and managed ones together.
 pub const MAX_RELATIONSHIPS: usize = 100_000;
 
 /// Shortest refresh hint and poll interval that are accepted.
@@ -55,8 +54,8 @@ pub struct Settings {
     pub refresh: RefreshLimits,
     /// Limits of accepting.
     pub acceptance: AcceptanceLimits,
-    /// The policy of relationships created at issuers.
-    pub default_policy: Policy,
+    /// How relationships of other origins are checked, and the policy of those that say nothing.
+    pub relationship_rules: RelationshipRules,
     /// How often issuers are asked whether they still hold what was delivered.
     pub compare_interval: Duration,
     /// Limits of serving.
@@ -97,7 +96,8 @@ impl Settings {
                  be shown an X509-SVID; set server_names, for example spiffe.gateway.example, or use different ports",
             ));
         }
-        let relationships = relationships::relationships(config, &trust_domains)?;
+        let relationship_rules = RelationshipRules::new(config, &trust_domains)?;
+        let relationships = relationships::relationships(config, &relationship_rules)?;
         Ok(Self {
             data_dir: config.data_dir.clone(),
             socket_path: config.socket_path.clone(),
@@ -107,7 +107,7 @@ impl Settings {
             relationships,
             refresh: refresh::limits(&config.refresh)?,
             acceptance: refresh::acceptance_limits(&config.refresh.accept)?,
-            default_policy: refresh::default_policy(&config.refresh)?,
+            relationship_rules,
             compare_interval: values::at_least(
                 "refresh.compare_interval".to_owned(),
                 config.refresh.compare_interval.0,

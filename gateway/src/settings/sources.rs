@@ -127,8 +127,8 @@ fn url_source(key: &str, source: &config::UrlSource) -> Result<SourceSettings, S
         &Endpoint {
             profile: source.profile,
             endpoint_spiffe_id: source.endpoint_spiffe_id.as_deref(),
-            ca_file: source.ca_file.as_ref(),
-            bootstrap_bundle_file: source.bootstrap_bundle_file.as_ref(),
+            ca: source.ca_file.is_some().then_some("ca_file"),
+            bootstrap: source.bootstrap_bundle_file.is_some().then_some("bootstrap_bundle_file"),
         },
     )?;
     Ok(SourceSettings::Url {

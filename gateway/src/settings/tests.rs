@@ -102,6 +102,22 @@ fn each_wrong_value_names_its_key_and_a_remedy() {
         ("https://oidc.example:8443/cloud", "http://oidc.example", "OIDC requires https"),
         ("https://oidc.example:8443/cloud", "https://oidc.example/?a=b", "has a query"),
         ("endpoint_spiffe_id:", "ca_file: x.pem\n    endpoint_spiffe_id:", "ca_file: belongs to profile https_web"),
+        ("endpoint_spiffe_id:", "ca_pem: x\n    endpoint_spiffe_id:", "ca_pem: belongs to profile https_web"),
+        (
+            "endpoint_spiffe_id:",
+            "bootstrap_bundle: x\n    endpoint_spiffe_id:",
+            "bootstrap_bundle: is no SPIFFE bundle",
+        ),
+        (
+            "endpoint_spiffe_id:",
+            "bootstrap_bundle: '{\"keys\": []}'\n    endpoint_spiffe_id:",
+            "bootstrap_bundle: has no X.509 authority",
+        ),
+        (
+            "endpoint_spiffe_id:",
+            "bootstrap_bundle: x\n    bootstrap_bundle_file: y.json\n    endpoint_spiffe_id:",
+            "bootstrap_bundle: is given besides bootstrap_bundle_file",
+        ),
         ("profile: https_spiffe", "profile: https_web", "endpoint_spiffe_id: belongs to profile https_spiffe"),
         ("https://gateway.onprem.example/bundle", "http://gateway.onprem.example", "relationships[0].url"),
         ("trust_domain: onprem.example", "trust_domain: cloud.example", "is served by this gateway itself"),
@@ -116,6 +132,31 @@ fn each_wrong_value_names_its_key_and_a_remedy() {
         let message = refused(from, to);
         assert!(message.contains(expected), "{to}: {message}");
     }
+}
+
+#[test]
+fn certificate_authorities_can_be_written_in_place() {
+    let web = BASE.replace("profile: https_spiffe", "profile: https_web");
+    let with =
+        |lines: &str| {
+            check(&web.replace(
+                "    endpoint_spiffe_id: spiffe://onprem.example/entente/gateway\n",
+                &format!("    {lines}\n"),
+            ))
+        };
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = serde_json::to_string(&parameters.self_signed(&key).unwrap().pem()).unwrap();
+    let settings = with(&format!("ca_pem: {pem}")).unwrap();
+    assert!(matches!(settings.relationships[0].ca, Some(Document::Inline(_))));
+    let refused = |lines: &str| with(lines).unwrap_err().to_string();
+    assert!(refused("ca_pem: /etc/ca.pem").contains("ca_pem: holds no PEM certificate; give the text of the file"));
+    assert!(refused("ca_pem: x\n    ca_file: y.pem").contains("ca_pem: is given besides ca_file"));
+    assert!(refused(&format!("ca_pem: {}", "x".repeat(MAX_CA_PEM_BYTES + 1))).contains("is longer than"));
+    let broken = "\"-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n\"";
+    assert!(refused(&format!("ca_pem: {broken}")).contains("holds a certificate that cannot be used"));
+    assert!(refused("bootstrap_bundle: x").contains("bootstrap_bundle: belongs to profile https_spiffe"));
 }
 
 #[test]
