@@ -114,7 +114,7 @@ impl Gateway {
             tasks.spawn("health listener", listener.run(shutdown.clone()));
         }
 
-        let store = Store::open(&settings.data_dir, Arc::clone(&clock)).await?;
+        let store = Store::open(&settings.datastore, Arc::clone(&clock)).await?;
         datastore.ready();
         tasks.spawn("datastore check", check(store.clone(), datastore, Arc::clone(&clock), shutdown.clone()));
 

@@ -1,5 +1,5 @@
 //! What every Entente service is built from: clock, configuration, logs, lifecycle, health, keys, TLS, gRPC listeners,
-//! bounded fetching, metrics, SQLite and the data folder.
+//! bounded fetching, metrics, databases and the data folder.
 //!
 //! Nothing here knows about a particular service. Every module takes time from [`clock::Clock`] and names the bounds
 //! of what it accepts.
@@ -19,6 +19,8 @@ pub mod keys;
 pub mod lifecycle;
 pub mod metrics;
 pub mod telemetry;
+#[cfg(any(test, feature = "test-postgres"))]
+pub mod test_postgres;
 pub mod tls;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The gateway's configuration file as it is written: YAML, unknown keys refused, environment overrides
 //! (`ENTENTE_GATEWAY__DATA_DIR`). [`crate::settings::Settings`] is its checked form.
 
+mod datastore;
 mod listeners;
 mod refresh;
 mod relationships;
@@ -15,6 +16,7 @@ use service_kit::{
     telemetry::{LogConfig, LogFormat, LogLevel},
 };
 
+pub use datastore::{DEFAULT_MAX_CONNECTIONS, Datastore};
 pub use listeners::{Limits, Listeners, ServingCertFile, SpiffeListener, WebListener};
 pub use refresh::{Accept, Refresh};
 pub use relationships::{ProfileName, Relationship};
@@ -32,8 +34,12 @@ pub const ENV_PREFIX: &str = "ENTENTE_GATEWAY";
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Folder for the database and the endpoint's X509-SVIDs. Created with mode 0700, used by one process at a time.
+    /// Folder for the SQLite database and the endpoint's X509-SVIDs. Created with mode 0700, used by one process at a
+    /// time.
     pub data_dir: PathBuf,
+    /// The database; SQLite in the data folder unless given.
+    #[serde(default)]
+    pub datastore: Datastore,
     /// How much is logged.
     #[serde(default)]
     pub log_level: LogLevel,

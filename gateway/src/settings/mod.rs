@@ -1,5 +1,6 @@
 //! The configuration after every value has been parsed and checked. What is here can be acted upon.
 
+mod datastore;
 mod error;
 mod listeners;
 mod refresh;
@@ -14,6 +15,7 @@ use crate::{config::Config, refresh::limits::AcceptanceLimits};
 use error::error;
 use trust_domains::UsedPaths;
 
+pub use datastore::Datastore;
 pub use error::SettingsError;
 pub use listeners::{ServingLimits, SpiffeListener, WebListener};
 pub use refresh::RefreshLimits;
@@ -40,6 +42,8 @@ pub const MAX_BODY_BYTES: usize = federation_specs::bundle_json::MAX_BUNDLE_BYTE
 pub struct Settings {
     /// Folder for everything the gateway keeps.
     pub data_dir: PathBuf,
+    /// The database.
+    pub datastore: Datastore,
     /// Local admin socket.
     pub socket_path: PathBuf,
     /// The `https_web` listener.
@@ -100,6 +104,7 @@ impl Settings {
         let relationships = relationships::relationships(config, &relationship_rules)?;
         Ok(Self {
             data_dir: config.data_dir.clone(),
+            datastore: datastore::datastore(&config.datastore, &config.data_dir)?,
             socket_path: config.socket_path.clone(),
             https_web,
             https_spiffe,

@@ -1,7 +1,8 @@
 //! The audit log. Records are only ever appended; the database itself refuses to change or delete one.
 
 use federation_specs::id::TrustDomain;
-use sqlx::{Row as _, SqliteConnection};
+use service_kit::database::Connection;
+use sqlx::Row as _;
 use time::OffsetDateTime;
 
 use super::{Store, StoreError};
@@ -171,7 +172,7 @@ impl Store {
 }
 
 async fn configured(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     now: OffsetDateTime,
     partner: &str,
     before: Option<&str>,
@@ -191,7 +192,7 @@ async fn configured(
 
 /// Appends a record within the caller's transaction.
 pub(super) async fn append(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     now: OffsetDateTime,
     event: &Event<'_>,
 ) -> Result<(), StoreError> {

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use federation_specs::id::TrustDomain;
-use sqlx::{Row as _, SqliteConnection};
+use service_kit::database::Connection;
+use sqlx::Row as _;
 
 use super::{
     Store, StoreError, audit, from_sql, from_unix, parse_bundle, parse_trust_domain, partner_bundles,
@@ -99,7 +100,7 @@ impl Store {
     }
 }
 
-async fn upsert(connection: &mut SqliteConnection, partner: &TrustDomain, control: &Control) -> Result<(), StoreError> {
+async fn upsert(connection: &mut Connection, partner: &TrustDomain, control: &Control) -> Result<(), StoreError> {
     let frozen = control.frozen.as_ref();
     sqlx::query(
         "insert into relationship_controls
@@ -121,7 +122,7 @@ async fn upsert(connection: &mut SqliteConnection, partner: &TrustDomain, contro
 }
 
 async fn write_offer(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     partner: &TrustDomain,
     offer: Option<&Offer>,
 ) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! What the gateway keeps across restarts, in SQLite: one aggregate a file.
+//! What the gateway keeps across restarts, in SQLite or PostgreSQL: one aggregate a file.
 
 pub mod audit;
 pub mod controls;
@@ -8,8 +8,6 @@ pub mod relationships;
 pub mod served;
 pub mod sources;
 
-use std::path::Path;
-
 use federation_specs::{bundle_json::BundleJsonError, id::IdError};
 use service_kit::{
     clock::SharedClock,
@@ -18,14 +16,16 @@ use service_kit::{
 use sqlx::migrate::Migrator;
 use time::OffsetDateTime;
 
+use crate::settings::Datastore;
+
 pub use controls::Decision;
 pub use partner_bundles::Acceptance;
 
-/// Name of the database inside the data folder.
-pub const FILE_NAME: &str = "gateway.sqlite3";
+/// The schema's history on SQLite. A landed step never changes; each has its counterpart on PostgreSQL.
+static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 
-/// The schema's history. A landed step never changes.
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+/// The schema's history on PostgreSQL.
+static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
 
 /// Why the store did not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -69,12 +69,15 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database in `data_dir`, making or upgrading it.
+    /// Opens the database, making or upgrading its schema.
     ///
     /// # Errors
-    /// [`StoreError::Database`] naming the file.
-    pub async fn open(data_dir: &Path, clock: SharedClock) -> Result<Self, StoreError> {
-        let database = Database::open(&data_dir.join(FILE_NAME), &MIGRATIONS, clock.clone()).await?;
+    /// [`StoreError::Database`] naming the file or the server.
+    pub async fn open(datastore: &Datastore, clock: SharedClock) -> Result<Self, StoreError> {
+        let database = match datastore {
+            Datastore::Sqlite(path) => Database::open(path, &SQLITE, clock.clone()).await?,
+            Datastore::Postgres(server) => Database::open_postgres(server, &POSTGRES, clock.clone()).await?,
+        };
         Ok(Self { database, clock })
     }
 

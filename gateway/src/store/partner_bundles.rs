@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use federation_specs::{bundle_change::BundleChange, id::TrustDomain};
-use sqlx::{Row as _, SqliteConnection};
+use service_kit::database::Connection;
+use sqlx::Row as _;
 
 use super::{Store, StoreError, from_sql, from_unix, parse_bundle, to_sql, to_unix};
 use crate::{
@@ -83,6 +84,8 @@ impl Store {
         .await?;
         rows.into_iter()
             .map(|row| {
+                let count =
+                    |column: &str| row.try_get::<i64, _>(column).map(|count| u32::try_from(count).unwrap_or(u32::MAX));
                 Ok(HistoryEntry {
                     id: row.try_get("id")?,
                     accepted_at: from_unix(row.try_get("accepted_at")?),
@@ -90,10 +93,10 @@ impl Store {
                     digest: row.try_get("digest")?,
                     source_url: row.try_get("source_url")?,
                     via: Via::from_name(row.try_get("via")?),
-                    x509_added: row.try_get("x509_added")?,
-                    x509_removed: row.try_get("x509_removed")?,
-                    jwt_added: row.try_get("jwt_added")?,
-                    jwt_removed: row.try_get("jwt_removed")?,
+                    x509_added: count("x509_added")?,
+                    x509_removed: count("x509_removed")?,
+                    jwt_added: count("jwt_added")?,
+                    jwt_removed: count("jwt_removed")?,
                 })
             })
             .collect()
@@ -149,10 +152,7 @@ impl Store {
 }
 
 /// Writes the history record of a bundle and puts it in force, within the caller's transaction.
-pub(super) async fn put_in_force(
-    connection: &mut SqliteConnection,
-    acceptance: Acceptance<'_>,
-) -> Result<(), StoreError> {
+pub(super) async fn put_in_force(connection: &mut Connection, acceptance: Acceptance<'_>) -> Result<(), StoreError> {
     let id = insert_history(&mut *connection, acceptance).await?;
     let name = acceptance.held.bundle.trust_domain().as_str();
     sqlx::query(
@@ -175,7 +175,7 @@ pub(super) async fn put_in_force(
     Ok(())
 }
 
-async fn insert_history(connection: &mut SqliteConnection, acceptance: Acceptance<'_>) -> Result<i64, StoreError> {
+async fn insert_history(connection: &mut Connection, acceptance: Acceptance<'_>) -> Result<i64, StoreError> {
     let held = acceptance.held;
     let change = acceptance.change;
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);

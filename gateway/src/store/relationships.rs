@@ -11,7 +11,8 @@ use federation_specs::{
     profile::{EndpointProfile, EndpointUrl},
 };
 use serde_json::{Value, json};
-use sqlx::{Row as _, SqliteConnection};
+use service_kit::database::Connection;
+use sqlx::Row as _;
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, audit, from_unix, parse_bundle, parse_trust_domain, to_unix, unreadable};
@@ -59,7 +60,8 @@ impl Store {
                     last_success: time("last_success")?,
                     next_refresh: time("next_refresh")?,
                     last_error: row.try_get("last_error")?,
-                    consecutive_failures: row.try_get("consecutive_failures")?,
+                    consecutive_failures: u32::try_from(row.try_get::<i64, _>("consecutive_failures")?)
+                        .unwrap_or(u32::MAX),
                     etag: row.try_get("etag")?,
                     etag_url: row.try_get("etag_url")?,
                     etag_digest: row.try_get("etag_digest")?,
@@ -174,7 +176,7 @@ impl Store {
 }
 
 pub(super) async fn upsert(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     trust_domain: &TrustDomain,
     state: &RefreshState,
 ) -> Result<(), StoreError> {
@@ -206,7 +208,7 @@ pub(super) async fn upsert(
 }
 
 async fn insert(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     local: &TrustDomain,
     relationship: &IssuerRelationship,
 ) -> Result<(), StoreError> {
@@ -232,7 +234,7 @@ async fn insert(
 
 /// Where a stored relationship of an issuer is fetched, for the audit log.
 async fn endpoint(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     local: &TrustDomain,
     partner: &TrustDomain,
 ) -> Result<Option<Value>, StoreError> {

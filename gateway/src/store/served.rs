@@ -2,7 +2,8 @@
 
 use federation_specs::{bundle::Bundle, id::TrustDomain};
 use serde_json::{Value, json};
-use sqlx::{Row as _, SqliteConnection};
+use service_kit::database::Connection;
+use sqlx::Row as _;
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, audit, from_unix, parse_bundle, sources, to_unix};
@@ -110,7 +111,7 @@ impl Store {
 }
 
 /// Answers the digest that was stored before.
-async fn upsert(connection: &mut SqliteConnection, published: &Published) -> Result<Option<String>, StoreError> {
+async fn upsert(connection: &mut Connection, published: &Published) -> Result<Option<String>, StoreError> {
     let trust_domain = published.bundle.trust_domain().as_str();
     let before = sqlx::query_scalar("select digest from served_bundles where trust_domain = $1")
         .bind(trust_domain)

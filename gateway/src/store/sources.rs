@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use federation_specs::{bundle_json, id::TrustDomain};
-use sqlx::{Row as _, SqliteConnection};
+use service_kit::database::Connection;
+use sqlx::Row as _;
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, from_unix, parse_bundle, to_unix};
@@ -56,7 +57,7 @@ impl Store {
 
 /// Stores what is known of one source, within the caller's transaction.
 pub(super) async fn upsert(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     trust_domain: &TrustDomain,
     source: &str,
     record: &SourceRecord,

@@ -1,7 +1,10 @@
+//! The conformance suite of the store: every test runs on SQLite and on PostgreSQL.
+
 use std::sync::Arc;
 
 mod audit;
 mod controls;
+mod schema;
 
 use federation_specs::{
     bundle::{Bundle, JwtAuthority},
@@ -9,7 +12,7 @@ use federation_specs::{
     id::TrustDomain,
     profile::{EndpointProfile, EndpointUrl},
 };
-use service_kit::clock::SystemClock;
+use service_kit::{clock::SystemClock, test_postgres::TestDatabase};
 use time::macros::datetime;
 
 use super::*;
@@ -24,6 +27,63 @@ use crate::{
         relationships::RefreshState,
     },
 };
+
+/// An empty database and how it is opened, again and again.
+struct Place {
+    datastore: Datastore,
+    // Removed with the test.
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { datastore: Datastore::Sqlite(folder.path().join("gateway.sqlite3")), _folder: Some(folder) }
+    }
+
+    fn postgres() -> Self {
+        Self { datastore: Datastore::Postgres(TestDatabase::create().server(4)), _folder: None }
+    }
+
+    /// Another empty one of the same kind.
+    fn another(&self) -> Self {
+        match self.datastore {
+            Datastore::Sqlite(_) => Self::sqlite(),
+            Datastore::Postgres(_) => Self::postgres(),
+        }
+    }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.datastore, SystemClock::shared()).await.unwrap()
+    }
+}
+
+/// Makes of each named function, which takes a [`Place`], a test on SQLite and one on PostgreSQL.
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(crate::store::tests::Place::sqlite()).await;
+            })+
+        }
+
+        mod postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(crate::store::tests::Place::postgres()).await;
+            })+
+        }
+    };
+}
+use on_both;
+
+on_both!(
+    everything_is_there_after_reopening,
+    history_is_bounded_and_keeps_the_newest,
+    relationships_of_issuers_are_kept_by_difference,
+    damage_is_named,
+);
 
 fn td(name: &str) -> TrustDomain {
     TrustDomain::parse(name).unwrap()
@@ -66,11 +126,8 @@ fn accepted(partner: &TrustDomain) -> Event<'static> {
     }
 }
 
-#[tokio::test]
-async fn everything_is_there_after_reopening() {
-    let folder = tempfile::tempdir().unwrap();
-    let clock = SystemClock::shared();
-    let store = Store::open(folder.path(), Arc::clone(&clock)).await.unwrap();
+async fn everything_is_there_after_reopening(place: Place) {
+    let store = place.open().await;
     let state = RefreshState {
         last_attempt: Some(datetime!(2026-11-22 12:00 UTC)),
         last_success: Some(datetime!(2026-11-22 12:00:01 UTC)),
@@ -97,7 +154,7 @@ async fn everything_is_there_after_reopening() {
     store.save_delivery(&td("a.example"), &td("p.example"), &delivery, None).await.unwrap();
     store.close().await;
 
-    let store = Store::open(folder.path(), clock).await.unwrap();
+    let store = place.open().await;
     let bundles = store.partner_bundles().await.unwrap();
     assert_eq!(bundles.len(), 2);
     assert_eq!(*bundles[0].bundle, second);
@@ -113,10 +170,8 @@ async fn everything_is_there_after_reopening() {
     assert!(!store.knows_content(&td("q.example"), &content_digest(&first)).await.unwrap());
 }
 
-#[tokio::test]
-async fn history_is_bounded_and_keeps_the_newest() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), SystemClock::shared()).await.unwrap();
+async fn history_is_bounded_and_keeps_the_newest(place: Place) {
+    let store = place.open().await;
     let keys = bundle("p.example", "one", 0);
     for sequence in 1..=(partner_bundles::MAX_HISTORY as u64 + 5) {
         accept(&store, &keys.clone().with_sequence(Some(sequence)), &RefreshState::default()).await;
@@ -128,10 +183,8 @@ async fn history_is_bounded_and_keeps_the_newest() {
     assert_eq!(store.partner_bundles().await.unwrap()[0].bundle.sequence(), history[0].sequence);
 }
 
-#[tokio::test]
-async fn relationships_of_issuers_are_kept_by_difference() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), SystemClock::shared()).await.unwrap();
+async fn relationships_of_issuers_are_kept_by_difference(place: Place) {
+    let store = place.open().await;
     let relationship = |name: &str, url: &str, profile| IssuerRelationship {
         trust_domain: td(name),
         url: EndpointUrl::parse(url).unwrap(),
@@ -149,10 +202,8 @@ async fn relationships_of_issuers_are_kept_by_difference() {
     assert_eq!(store.issuer_relationships().await.unwrap()[&local], [moved]);
 }
 
-#[tokio::test]
-async fn damage_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), SystemClock::shared()).await.unwrap();
+async fn damage_is_named(place: Place) {
+    let store = place.open().await;
     accept(&store, &bundle("p.example", "k", 1), &RefreshState::default()).await;
     store
         .database

@@ -4,6 +4,7 @@
 //! nothing that would break a reader can be stored. A snapshot of all bundles is kept in memory and brought up to date
 //! before a write returns.
 
+use service_kit::database::{Backend, Connection, Row};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,7 @@ use federation_specs::bundle::{Bundle, BundleSet, JwtAuthority, X509Authority};
 use federation_specs::id::TrustDomain;
 use federation_specs::public_key::PublicKey;
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row as _};
 
 use super::changes::{self, Removed, Touched};
 use super::row::{corrupt, from_json, parsed, to_json};
@@ -78,7 +78,7 @@ impl Store {
 
     /// Bundles in the order stored, the own one among them.
     pub async fn list_bundles(&self, page: Page) -> Result<Paged<Arc<Bundle>>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+        let mut query = QueryBuilder::<Backend>::new(COLUMNS);
         query.push(" where row_id > ").push_bind(page.after).push(" order by row_id limit ").push_bind(page.limit());
         let mut connection = self.connection().await?;
         let rows = query.build().fetch_all(&mut *connection).await?;
@@ -182,7 +182,7 @@ impl Store {
             }
             None => (BundleSet::new(), -1),
         };
-        let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+        let mut query = QueryBuilder::<Backend>::new(COLUMNS);
         query.push(" where changed > ").push_bind(after);
         for row in query.build().fetch_all(&mut *connection).await? {
             set.insert(Arc::new(read(&row)?.1));
@@ -204,16 +204,16 @@ impl service_kit::tls::BundleSource for Store {
 }
 
 pub(super) async fn find(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     trust_domain: &TrustDomain,
 ) -> Result<Option<Bundle>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+    let mut query = QueryBuilder::<Backend>::new(COLUMNS);
     query.push(" where trust_domain = ").push_bind(trust_domain.as_str().to_owned());
     let row = query.build().fetch_optional(connection).await?;
     row.as_ref().map(|row| read(row).map(|(_, bundle)| bundle)).transpose()
 }
 
-pub(super) async fn write(connection: &mut SqliteConnection, bundle: &Bundle, at: i64) -> Result<(), StoreError> {
+pub(super) async fn write(connection: &mut Connection, bundle: &Bundle, at: i64) -> Result<(), StoreError> {
     let x509: Vec<_> = bundle.x509_authorities().iter().map(StoredCertificate::from).collect();
     let jwt: Vec<_> = bundle.jwt_authorities().iter().map(StoredKey::from).collect();
     let wit: Vec<_> = bundle.wit_authorities().iter().map(StoredKey::from).collect();
@@ -286,7 +286,7 @@ impl StoredKey {
     }
 }
 
-fn read(row: &SqliteRow) -> Result<(i64, Bundle), StoreError> {
+fn read(row: &Row) -> Result<(i64, Bundle), StoreError> {
     let name: String = row.try_get("trust_domain")?;
     let reason = |error: &dyn std::fmt::Display| corrupt("bundle", &name, error);
     let x509: Vec<StoredCertificate> = from_json(row, "x509_authorities", &reason)?;

@@ -1,8 +1,7 @@
 //! The change counter: what was written when, for readers that hold a snapshot.
 
-use sqlx::SqliteConnection;
-
 use super::StoreError;
+use service_kit::database::Connection;
 
 /// How many names of removed rows are kept for readers that follow the changes; one that missed more loads everything.
 const REMOVALS_KEPT: i64 = 100_000;
@@ -68,24 +67,19 @@ impl Removed {
 
 /// Takes the next counter value. Called first in every write transaction: the lock on this row puts them in order, so
 /// a reader that has seen value n has seen every change up to n.
-pub(super) async fn next(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+pub(super) async fn next(connection: &mut Connection) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar("update change_counter set value = value + 1 where id = 1 returning value")
         .fetch_one(connection)
         .await?)
 }
 
 /// The counter's value now.
-pub(super) async fn latest(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+pub(super) async fn latest(connection: &mut Connection) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar("select value from change_counter where id = 1").fetch_one(connection).await?)
 }
 
 /// Notes that a row is gone, in the transaction with counter value `at`.
-pub(super) async fn removed(
-    connection: &mut SqliteConnection,
-    kind: Removed,
-    name: &str,
-    at: i64,
-) -> Result<(), StoreError> {
+pub(super) async fn removed(connection: &mut Connection, kind: Removed, name: &str, at: i64) -> Result<(), StoreError> {
     sqlx::query("insert into removals (kind, name, changed) values ($1, $2, $3)")
         .bind(kind.as_str())
         .bind(name)
@@ -106,7 +100,7 @@ pub(super) async fn removed(
 
 /// Names removed after counter value `after`, or `None` if some of them may have been forgotten.
 pub(super) async fn removals_after(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     kind: Removed,
     after: i64,
 ) -> Result<Option<Vec<String>>, StoreError> {

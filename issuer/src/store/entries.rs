@@ -4,19 +4,19 @@
 //! found by them. A digest of the selector set under a unique index finds a similar entry in one look, however many
 //! entries a parent has.
 
+use service_kit::database::{Backend, Connection, Row};
 use std::collections::BTreeSet;
 
 use aws_lc_rs::digest;
 use federation_specs::id::{SpiffeId, TrustDomain};
 use federation_specs::selector::Selector;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::changes::{self, Removed, Touched};
 use super::filter::{Conditions, SetTable};
-use super::row::{corrupt, from_json, parsed, to_json};
+use super::row::{corrupt, flag, from_json, parsed, to_json};
 use super::{Page, Paged, Store, StoreError};
 use crate::entry::{
     AdditionalAttributes, CreateEntryOutcome, Entry, EntryFilter, EntryUpdate, NewEntry, without_repeats,
@@ -26,8 +26,8 @@ use crate::entry::{
 const PRUNE_BATCH: i64 = 1000;
 
 const COLUMNS: &str = "select row_id, id, parent_id, spiffe_id, selectors, federates_with, dns_names, x509_svid_ttl, \
-     jwt_svid_ttl, admin, downstream, expires_at, store_svid, hint, additional_attributes, revision_number, created_at \
-     from entries";
+     jwt_svid_ttl, cast(admin as integer) as admin, cast(downstream as integer) as downstream, expires_at, \
+     cast(store_svid as integer) as store_svid, hint, additional_attributes, revision_number, created_at from entries";
 
 const SELECTORS: SetTable = SetTable { table: "entry_selectors", owner: "entry_row", member: "selector" };
 const FEDERATIONS: SetTable = SetTable { table: "entry_federations", owner: "entry_row", member: "trust_domain" };
@@ -149,7 +149,7 @@ fn caller_errors<T>(outcome: Result<T, StoreError>) -> Result<Result<T, StoreErr
 }
 
 async fn create(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     new: &NewEntry,
     at: i64,
     now: OffsetDateTime,
@@ -186,7 +186,7 @@ async fn create(
 
 /// An entry the issuer makes for itself, under the rules of [`Store::create_entries`].
 pub(super) async fn create_one(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     new: &NewEntry,
     at: i64,
     now: OffsetDateTime,
@@ -194,7 +194,7 @@ pub(super) async fn create_one(
     create(connection, new, at, now).await.map(|_| ())
 }
 
-async fn change(connection: &mut SqliteConnection, update: &EntryUpdate, at: i64) -> Result<Entry, StoreError> {
+async fn change(connection: &mut Connection, update: &EntryUpdate, at: i64) -> Result<Entry, StoreError> {
     let (row_id, entry) = find(connection, &update.id).await?.ok_or(StoreError::NotFound { what: "entry" })?;
     let entry = entry.updated(update.clone());
     entry.check()?;
@@ -211,7 +211,7 @@ async fn change(connection: &mut SqliteConnection, update: &EntryUpdate, at: i64
     Ok(entry)
 }
 
-async fn delete(connection: &mut SqliteConnection, id: &str, at: i64) -> Result<Entry, StoreError> {
+async fn delete(connection: &mut Connection, id: &str, at: i64) -> Result<Entry, StoreError> {
     let (row_id, entry) = find(connection, id).await?.ok_or(StoreError::NotFound { what: "entry" })?;
     sqlx::query("delete from entries where row_id = $1").bind(row_id).execute(&mut *connection).await?;
     changes::removed(connection, Removed::Entry, id, at).await?;
@@ -220,7 +220,7 @@ async fn delete(connection: &mut SqliteConnection, id: &str, at: i64) -> Result<
 
 /// Deletes the alias entries of a join token agent: those under it whose only selector is its own ID.
 pub(super) async fn delete_aliases(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     agent_id: &SpiffeId,
     at: i64,
 ) -> Result<(), StoreError> {
@@ -243,7 +243,7 @@ pub(super) fn alias_selector(agent_id: &SpiffeId) -> Selector {
 
 /// Entries that federate with a domain: deletes them, or only takes the domain out of them.
 pub(super) async fn drop_federation(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     trust_domain: &TrustDomain,
     delete_entries: bool,
     at: i64,
@@ -272,7 +272,7 @@ pub(super) async fn drop_federation(
 
 /// Number of entries that federate with a domain.
 pub(super) async fn count_federating(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     trust_domain: &TrustDomain,
 ) -> Result<u64, StoreError> {
     let count: i64 = sqlx::query_scalar("select count(*) from entry_federations where trust_domain = $1")
@@ -283,14 +283,14 @@ pub(super) async fn count_federating(
 }
 
 /// Entries written after counter value `after`.
-pub(super) async fn changed_after(connection: &mut SqliteConnection, after: i64) -> Result<Vec<Entry>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+pub(super) async fn changed_after(connection: &mut Connection, after: i64) -> Result<Vec<Entry>, StoreError> {
+    let mut query = QueryBuilder::<Backend>::new(COLUMNS);
     query.push(" where changed > ").push_bind(after).push(" order by row_id");
     let rows = query.build().fetch_all(connection).await?;
     rows.iter().map(|row| read(row).map(|(_, entry)| entry)).collect()
 }
 
-async fn require_bundles(connection: &mut SqliteConnection, domains: &[TrustDomain]) -> Result<(), StoreError> {
+async fn require_bundles(connection: &mut Connection, domains: &[TrustDomain]) -> Result<(), StoreError> {
     for domain in domains {
         let stored: Option<i64> = sqlx::query_scalar("select row_id from bundles where trust_domain = $1")
             .bind(domain.as_str())
@@ -303,19 +303,19 @@ async fn require_bundles(connection: &mut SqliteConnection, domains: &[TrustDoma
     Ok(())
 }
 
-async fn find(connection: &mut SqliteConnection, id: &str) -> Result<Option<(i64, Entry)>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+async fn find(connection: &mut Connection, id: &str) -> Result<Option<(i64, Entry)>, StoreError> {
+    let mut query = QueryBuilder::<Backend>::new(COLUMNS);
     query.push(" where id = ").push_bind(id.to_owned());
     query.build().fetch_optional(connection).await?.as_ref().map(read).transpose()
 }
 
 async fn find_similar(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     parent_id: &SpiffeId,
     spiffe_id: &SpiffeId,
     selectors_digest: &str,
 ) -> Result<Option<Entry>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+    let mut query = QueryBuilder::<Backend>::new(COLUMNS);
     query.push(" where parent_id = ").push_bind(parent_id.to_string());
     query.push(" and spiffe_id = ").push_bind(spiffe_id.to_string());
     query.push(" and selectors_digest = ").push_bind(selectors_digest.to_owned());
@@ -323,12 +323,7 @@ async fn find_similar(
     row.as_ref().map(|row| read(row).map(|(_, entry)| entry)).transpose()
 }
 
-async fn insert(
-    connection: &mut SqliteConnection,
-    entry: &Entry,
-    selectors_digest: &str,
-    at: i64,
-) -> Result<(), StoreError> {
+async fn insert(connection: &mut Connection, entry: &Entry, selectors_digest: &str, at: i64) -> Result<(), StoreError> {
     let row_id: Option<i64> = sqlx::query_scalar(
         "insert into entries (id, parent_id, spiffe_id, selectors_digest, selectors, federates_with, dns_names, \
          x509_svid_ttl, jwt_svid_ttl, admin, downstream, expires_at, store_svid, hint, additional_attributes, \
@@ -362,7 +357,7 @@ async fn insert(
 }
 
 async fn write(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     row_id: i64,
     entry: &Entry,
     selectors_digest: &str,
@@ -398,7 +393,7 @@ async fn write(
     insert_sets(connection, row_id, entry).await
 }
 
-async fn insert_sets(connection: &mut SqliteConnection, row_id: i64, entry: &Entry) -> Result<(), StoreError> {
+async fn insert_sets(connection: &mut Connection, row_id: i64, entry: &Entry) -> Result<(), StoreError> {
     for selector in &entry.selectors {
         sqlx::query("insert into entry_selectors (entry_row, selector) values ($1, $2)")
             .bind(row_id)
@@ -416,7 +411,7 @@ async fn insert_sets(connection: &mut SqliteConnection, row_id: i64, entry: &Ent
     Ok(())
 }
 
-fn filter_by(query: &mut QueryBuilder<Sqlite>, filter: &EntryFilter, page: Option<Page>) -> Result<(), StoreError> {
+fn filter_by(query: &mut QueryBuilder<Backend>, filter: &EntryFilter, page: Option<Page>) -> Result<(), StoreError> {
     let mut conditions = Conditions::new(query);
     if let Some(page) = page {
         conditions.compare("row_id >", page.after);
@@ -442,7 +437,7 @@ fn filter_by(query: &mut QueryBuilder<Sqlite>, filter: &EntryFilter, page: Optio
     Ok(())
 }
 
-fn read(row: &SqliteRow) -> Result<(i64, Entry), StoreError> {
+fn read(row: &Row) -> Result<(i64, Entry), StoreError> {
     let id: String = row.try_get("id")?;
     let reason = |error: &dyn std::fmt::Display| corrupt("entry", &id, error);
     let selectors: Vec<String> = from_json(row, "selectors", &reason)?;
@@ -466,11 +461,11 @@ fn read(row: &SqliteRow) -> Result<(i64, Entry), StoreError> {
             .map(|text| TrustDomain::parse(text))
             .collect::<Result<_, _>>()
             .map_err(|e| reason(&e))?,
-        admin: row.try_get("admin")?,
-        downstream: row.try_get("downstream")?,
+        admin: flag(row, "admin")?,
+        downstream: flag(row, "downstream")?,
         expires_at: row.try_get("expires_at")?,
         dns_names,
-        store_svid: row.try_get("store_svid")?,
+        store_svid: flag(row, "store_svid")?,
         hint: row.try_get("hint")?,
         additional_attributes,
         revision_number: row.try_get("revision_number")?,

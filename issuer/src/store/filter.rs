@@ -1,9 +1,10 @@
 //! Conditions of list and count queries.
 
+use service_kit::database::Backend;
 use std::collections::BTreeSet;
 
 use federation_specs::selector::MatchBehavior;
-use sqlx::{QueryBuilder, Sqlite};
+use sqlx::QueryBuilder;
 
 use super::{MAX_FILTER_VALUES, StoreError};
 
@@ -20,12 +21,12 @@ pub(super) struct SetTable {
 
 /// Conditions joined by `and`, behind a `where true`.
 pub(super) struct Conditions<'q> {
-    query: &'q mut QueryBuilder<Sqlite>,
+    query: &'q mut QueryBuilder<Backend>,
 }
 
 impl<'q> Conditions<'q> {
     /// Writes the `where`.
-    pub(super) fn new(query: &'q mut QueryBuilder<Sqlite>) -> Self {
+    pub(super) fn new(query: &'q mut QueryBuilder<Backend>) -> Self {
         query.push(" where true");
         Self { query }
     }
@@ -33,7 +34,7 @@ impl<'q> Conditions<'q> {
     /// `column operator value`.
     pub(super) fn compare<T>(&mut self, column_and_operator: &'static str, value: T)
     where
-        T: for<'a> sqlx::Encode<'a, Sqlite> + sqlx::Type<Sqlite> + Send,
+        T: for<'a> sqlx::Encode<'a, Backend> + sqlx::Type<Backend> + Send,
     {
         self.query.push(" and ").push(column_and_operator).push(" ").push_bind(value);
     }

@@ -6,7 +6,7 @@
 
 use aws_lc_rs::digest;
 use federation_specs::id::SpiffeId;
-use sqlx::SqliteConnection;
+use service_kit::database::Connection;
 use time::OffsetDateTime;
 
 use super::changes::Touched;
@@ -110,7 +110,7 @@ impl Store {
 
 /// Spends a token with one statement, so of two calls at the same time one succeeds.
 pub(super) async fn spend(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     used: &SpentToken<'_>,
     now: OffsetDateTime,
 ) -> Result<Spent, StoreError> {
@@ -149,7 +149,7 @@ struct Row {
     spent_by: Option<String>,
 }
 
-async fn find(connection: &mut SqliteConnection, token: &str) -> Result<Option<Row>, StoreError> {
+async fn find(connection: &mut Connection, token: &str) -> Result<Option<Row>, StoreError> {
     let row: Option<(i64, Option<i64>, Option<String>)> =
         sqlx::query_as("select expires_at, spent_at, spent_by from join_tokens where digest = $1")
             .bind(digest_of(token.as_bytes()))

@@ -3,6 +3,7 @@
 //! A step of the rotation writes the journal and the bundle in one transaction: after a crash either both know an
 //! authority or neither does.
 
+use service_kit::database::{Connection, Row};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,8 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use federation_specs::bundle::{Bundle, JwtAuthority, X509Authority};
 use federation_specs::public_key::PublicKey;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::Row as _;
 
 use super::row::{corrupt, from_json, parsed, to_json};
 use super::{Store, StoreError, bundles, own_bundle};
@@ -228,10 +228,7 @@ fn without(bundle: Bundle, unused: &[AuthorityRecord]) -> Bundle {
     bundle.with_x509_authorities(certificates).with_jwt_authorities(keys)
 }
 
-async fn take_prepared(
-    connection: &mut SqliteConnection,
-    kind: AuthorityKind,
-) -> Result<Vec<AuthorityRecord>, StoreError> {
+async fn take_prepared(connection: &mut Connection, kind: AuthorityKind) -> Result<Vec<AuthorityRecord>, StoreError> {
     let rows = sqlx::query("delete from ca_journal where kind = $1 and status = 'prepared' returning *")
         .bind(kind.as_str())
         .fetch_all(connection)
@@ -239,7 +236,7 @@ async fn take_prepared(
     rows.iter().map(|row| read(row, kind)).collect()
 }
 
-async fn insert(connection: &mut SqliteConnection, record: &AuthorityRecord) -> Result<(), StoreError> {
+async fn insert(connection: &mut Connection, record: &AuthorityRecord) -> Result<(), StoreError> {
     let chain: Vec<String> = record.certificate_chain.iter().map(|der| BASE64.encode(der)).collect();
     sqlx::query(
         "insert into ca_journal (kind, slot, authority_id, status, issued_at, not_after, public_key, \
@@ -259,7 +256,7 @@ async fn insert(connection: &mut SqliteConnection, record: &AuthorityRecord) -> 
     Ok(())
 }
 
-async fn prune(connection: &mut SqliteConnection, kind: AuthorityKind) -> Result<(), StoreError> {
+async fn prune(connection: &mut Connection, kind: AuthorityKind) -> Result<(), StoreError> {
     sqlx::query(
         "delete from ca_journal where kind = $1 and status = 'old' and row_id not in \
          (select row_id from ca_journal where kind = $1 order by row_id desc limit $2)",
@@ -271,7 +268,7 @@ async fn prune(connection: &mut SqliteConnection, kind: AuthorityKind) -> Result
     Ok(())
 }
 
-fn read(row: &SqliteRow, kind: AuthorityKind) -> Result<AuthorityRecord, StoreError> {
+fn read(row: &Row, kind: AuthorityKind) -> Result<AuthorityRecord, StoreError> {
     let authority_id: String = row.try_get("authority_id")?;
     let reason = |error: &dyn fmt::Display| corrupt("authority", &authority_id, error);
     let chain: Vec<String> = from_json(row, "certificate_chain", &reason)?;

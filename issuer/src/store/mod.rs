@@ -23,6 +23,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use service_kit::database::{Backend, Transaction};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -31,7 +32,6 @@ use federation_specs::id::TrustDomain;
 use service_kit::database::Database;
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
-use sqlx::{Sqlite, Transaction};
 use tokio::sync::watch;
 
 pub use bundles::{BundleSelection, DeleteMode};
@@ -136,7 +136,7 @@ impl Store {
         })
     }
 
-    async fn connection(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+    async fn connection(&self) -> Result<PoolConnection<Backend>, StoreError> {
         Ok(self.inner.database.reader().acquire().await?)
     }
 
@@ -163,7 +163,7 @@ pub(crate) struct ChangedRows {
 
 struct WriteTransaction<'s> {
     store: &'s Store,
-    connection: Transaction<'static, Sqlite>,
+    connection: Transaction,
     /// This transaction's value of the change counter.
     at: i64,
 }

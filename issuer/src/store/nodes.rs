@@ -1,20 +1,20 @@
 //! Attested nodes.
 
+use service_kit::database::{Backend, Connection, Row};
 use std::collections::BTreeSet;
 
 use federation_specs::id::SpiffeId;
 use federation_specs::selector::Selector;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row as _};
 
 use super::changes::{self, Removed, Touched};
 use super::filter::{Conditions, SetTable};
-use super::row::{corrupt, from_json, parsed, to_json};
+use super::row::{corrupt, flag, from_json, parsed, to_json};
 use super::{Page, Paged, Store, StoreError, entries};
 use crate::node::{Attestation, JOIN_TOKEN_TYPE, Node, NodeFilter};
 
 const COLUMNS: &str = "select row_id, agent_id, attestation_type, serial_number, expires_at, new_serial_number, \
-     new_expires_at, can_reattest, agent_version, selectors from nodes";
+     new_expires_at, cast(can_reattest as integer) as can_reattest, agent_version, selectors from nodes";
 
 const SELECTORS: SetTable = SetTable { table: "node_selectors", owner: "node_row", member: "selector" };
 
@@ -159,29 +159,26 @@ impl Store {
 }
 
 /// There is a node of that ID.
-pub(super) async fn exists(connection: &mut SqliteConnection, agent_id: &SpiffeId) -> Result<bool, StoreError> {
+pub(super) async fn exists(connection: &mut Connection, agent_id: &SpiffeId) -> Result<bool, StoreError> {
     Ok(find(connection, agent_id).await?.is_some())
 }
 
 /// Nodes written after counter value `after`.
-pub(super) async fn changed_after(connection: &mut SqliteConnection, after: i64) -> Result<Vec<Node>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+pub(super) async fn changed_after(connection: &mut Connection, after: i64) -> Result<Vec<Node>, StoreError> {
+    let mut query = QueryBuilder::<Backend>::new(COLUMNS);
     query.push(" where changed > ").push_bind(after).push(" order by row_id");
     let rows = query.build().fetch_all(connection).await?;
     rows.iter().map(|row| read(row).map(|(_, node)| node)).collect()
 }
 
-pub(super) async fn find(
-    connection: &mut SqliteConnection,
-    agent_id: &SpiffeId,
-) -> Result<Option<(i64, Node)>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+pub(super) async fn find(connection: &mut Connection, agent_id: &SpiffeId) -> Result<Option<(i64, Node)>, StoreError> {
+    let mut query = QueryBuilder::<Backend>::new(COLUMNS);
     query.push(" where agent_id = ").push_bind(agent_id.to_string());
     query.build().fetch_optional(connection).await?.as_ref().map(read).transpose()
 }
 
 pub(super) async fn upsert(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     attestation: &Attestation,
     stored: Option<(i64, Node)>,
     at: i64,
@@ -230,7 +227,7 @@ pub(super) async fn upsert(
     Ok(node)
 }
 
-fn filter_by(query: &mut QueryBuilder<Sqlite>, filter: &NodeFilter, page: Option<Page>) -> Result<(), StoreError> {
+fn filter_by(query: &mut QueryBuilder<Backend>, filter: &NodeFilter, page: Option<Page>) -> Result<(), StoreError> {
     let mut conditions = Conditions::new(query);
     if let Some(page) = page {
         conditions.compare("row_id >", page.after);
@@ -255,7 +252,7 @@ fn filter_by(query: &mut QueryBuilder<Sqlite>, filter: &NodeFilter, page: Option
     Ok(())
 }
 
-fn read(row: &SqliteRow) -> Result<(i64, Node), StoreError> {
+fn read(row: &Row) -> Result<(i64, Node), StoreError> {
     let name: String = row.try_get("agent_id")?;
     let reason = |error: &dyn std::fmt::Display| corrupt("agent", &name, error);
     let selectors: Vec<String> = from_json(row, "selectors", &reason)?;
@@ -267,7 +264,7 @@ fn read(row: &SqliteRow) -> Result<(i64, Node), StoreError> {
         expires_at: row.try_get("expires_at")?,
         new_serial_number: row.try_get("new_serial_number")?,
         new_expires_at: row.try_get("new_expires_at")?,
-        can_reattest: row.try_get("can_reattest")?,
+        can_reattest: flag(row, "can_reattest")?,
         agent_version: row.try_get("agent_version")?,
         selectors: selectors.map_err(|error| reason(&error))?,
     };

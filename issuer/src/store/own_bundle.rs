@@ -1,9 +1,9 @@
 //! Changes of the own bundle: each one that changes anything raises the sequence number by one.
 
+use service_kit::database::Connection;
 use std::sync::Arc;
 
 use federation_specs::bundle::{Bundle, JwtAuthority, X509Authority};
-use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, bundles};
@@ -123,7 +123,7 @@ impl Store {
 /// Changes the own bundle within a transaction. The bundle of a new trust domain begins without a sequence number: its
 /// first X.509 authority and its first JWT key together make number 1.
 pub(super) async fn change_in(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     store: &Store,
     at: i64,
     change: impl FnOnce(Bundle) -> Result<Bundle, StoreError> + Send,

@@ -3,8 +3,8 @@
 use federation_specs::bundle::Bundle;
 use federation_specs::id::{SpiffeId, TrustDomain};
 use federation_specs::profile::{EndpointProfile, EndpointUrl};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use service_kit::database::{Connection, Row};
+use sqlx::Row as _;
 
 use super::changes::Touched;
 use super::row::{corrupt, parsed};
@@ -123,7 +123,7 @@ fn touched(bundles: bool) -> Touched {
 
 /// A bundle is stored under its own name only, so one of another domain is not stored at all.
 async fn write_bundle(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     relationship: &Relationship,
     bundle: Option<&Bundle>,
     at: i64,
@@ -137,10 +137,7 @@ async fn write_bundle(
     }
 }
 
-async fn find(
-    connection: &mut SqliteConnection,
-    trust_domain: &TrustDomain,
-) -> Result<Option<Relationship>, StoreError> {
+async fn find(connection: &mut Connection, trust_domain: &TrustDomain) -> Result<Option<Relationship>, StoreError> {
     let row = sqlx::query("select * from federation_relationships where trust_domain = $1")
         .bind(trust_domain.as_str())
         .fetch_optional(connection)
@@ -148,7 +145,7 @@ async fn find(
     row.as_ref().map(|row| read(row).map(|(_, relationship)| relationship)).transpose()
 }
 
-async fn write(connection: &mut SqliteConnection, relationship: &Relationship, at: i64) -> Result<(), StoreError> {
+async fn write(connection: &mut Connection, relationship: &Relationship, at: i64) -> Result<(), StoreError> {
     let (profile, endpoint_id) = match &relationship.profile {
         EndpointProfile::HttpsWeb => (HTTPS_WEB, None),
         EndpointProfile::HttpsSpiffe { endpoint_id } => (HTTPS_SPIFFE, Some(endpoint_id.as_str())),
@@ -170,7 +167,7 @@ async fn write(connection: &mut SqliteConnection, relationship: &Relationship, a
     Ok(())
 }
 
-fn read(row: &SqliteRow) -> Result<(i64, Relationship), StoreError> {
+fn read(row: &Row) -> Result<(i64, Relationship), StoreError> {
     let name: String = row.try_get("trust_domain")?;
     let reason = |error: &dyn std::fmt::Display| corrupt("federation relationship", &name, error);
     let profile: String = row.try_get("bundle_endpoint_profile")?;

@@ -1,11 +1,11 @@
 //! Reading and writing columns that hold more than a plain value.
 
+use service_kit::database::Row;
 use std::fmt::Display;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::Row as _;
 
 use super::StoreError;
 
@@ -19,7 +19,7 @@ pub(super) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<String, StoreE
 }
 
 pub(super) fn from_json<T: DeserializeOwned>(
-    row: &SqliteRow,
+    row: &Row,
     column: &'static str,
     corrupt: &dyn Fn(&dyn Display) -> StoreError,
 ) -> Result<T, StoreError> {
@@ -28,11 +28,16 @@ pub(super) fn from_json<T: DeserializeOwned>(
 }
 
 pub(super) fn parsed<T, E: Display>(
-    row: &SqliteRow,
+    row: &Row,
     column: &'static str,
     parse: impl FnOnce(&str) -> Result<T, E>,
     corrupt: &dyn Fn(&dyn Display) -> StoreError,
 ) -> Result<T, StoreError> {
     let text: String = row.try_get(column)?;
     parse(&text).map_err(|error| corrupt(&error))
+}
+
+/// A boolean column, read with `cast(… as integer)`: SQLite has no booleans to tell.
+pub(super) fn flag(row: &Row, column: &'static str) -> Result<bool, StoreError> {
+    Ok(row.try_get::<i64, _>(column)? != 0)
 }

@@ -1,15 +1,24 @@
 //! The audit log in the database: it grows with every change, and whatever is done to it behind its back is found.
 
+use service_kit::database::{Dialect, dialect};
+
 use super::*;
 use crate::store::audit::AuditQuery;
 
-async fn log_of_five() -> (tempfile::TempDir, Store) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), SystemClock::shared()).await.unwrap();
+on_both!(
+    every_change_is_recorded_and_the_log_goes_on_after_reopening,
+    the_database_refuses_to_change_or_delete_a_record,
+    a_changed_removed_or_moved_record_is_named,
+    a_log_cut_off_together_with_its_head_is_found_by_a_copy_of_the_head,
+    a_failed_change_leaves_no_record,
+);
+
+async fn log_of_five(place: &Place) -> Store {
+    let store = place.open().await;
     for sequence in 1..=5 {
         accept(&store, &bundle("p.example", "one", sequence), &RefreshState::default()).await;
     }
-    (folder, store)
+    store
 }
 
 /// Does to the database what somebody with its file could do.
@@ -18,8 +27,13 @@ async fn tamper(store: &Store, statements: &'static [&'static str]) {
         .database
         .run_tx("tamper", |mut connection| {
             Box::pin(async move {
-                let triggers = ["drop trigger audit_log_keeps_records", "drop trigger audit_log_loses_nothing"].iter();
-                for statement in triggers.chain(statements) {
+                let triggers: &[&str] = match dialect(&connection) {
+                    Dialect::Sqlite => {
+                        &["drop trigger audit_log_keeps_records", "drop trigger audit_log_loses_nothing"]
+                    }
+                    Dialect::Postgres => &["alter table audit_log disable trigger all"],
+                };
+                for statement in triggers.iter().chain(statements) {
                     sqlx::query(*statement).execute(&mut *connection).await?;
                 }
                 Ok::<_, StoreError>(())
@@ -29,8 +43,8 @@ async fn tamper(store: &Store, statements: &'static [&'static str]) {
         .unwrap();
 }
 
-async fn problems(statements: &'static [&'static str]) -> Vec<String> {
-    let (_folder, store) = log_of_five().await;
+async fn problems(place: &Place, statements: &'static [&'static str]) -> Vec<String> {
+    let store = log_of_five(place).await;
     assert!(store.verify_audit(None).await.unwrap().ok);
     tamper(&store, statements).await;
     let report = store.verify_audit(None).await.unwrap();
@@ -38,12 +52,11 @@ async fn problems(statements: &'static [&'static str]) -> Vec<String> {
     report.problems.into_iter().map(|problem| problem.problem).collect()
 }
 
-#[tokio::test]
-async fn every_change_is_recorded_and_the_log_goes_on_after_reopening() {
-    let (folder, store) = log_of_five().await;
+async fn every_change_is_recorded_and_the_log_goes_on_after_reopening(place: Place) {
+    let store = log_of_five(&place).await;
     let head = store.verify_audit(None).await.unwrap().head;
     store.close().await;
-    let store = Store::open(folder.path(), SystemClock::shared()).await.unwrap();
+    let store = place.open().await;
     accept(&store, &bundle("q_1.example", "two", 1), &RefreshState::default()).await;
     let report = store.verify_audit(Some(&head)).await.unwrap();
     assert!(report.ok, "{report:?}");
@@ -63,9 +76,8 @@ async fn every_change_is_recorded_and_the_log_goes_on_after_reopening() {
     assert_eq!((record.who, record.what, record.subject.as_str()), (Actor::Gateway, Action::Accepted, "q_1.example"));
 }
 
-#[tokio::test]
-async fn the_database_refuses_to_change_or_delete_a_record() {
-    let (_folder, store) = log_of_five().await;
+async fn the_database_refuses_to_change_or_delete_a_record(place: Place) {
+    let store = log_of_five(&place).await;
     for statement in
         ["update audit_log set record = 'x' where sequence = 2", "delete from audit_log where sequence = 2"]
     {
@@ -80,8 +92,7 @@ async fn the_database_refuses_to_change_or_delete_a_record() {
     assert!(store.verify_audit(None).await.unwrap().ok);
 }
 
-#[tokio::test]
-async fn a_changed_removed_or_moved_record_is_named() {
+async fn a_changed_removed_or_moved_record_is_named(place: Place) {
     let cases: [(&'static [&'static str], &[&str]); 6] = [
         (
             &["update audit_log set record = replace(record, 'the test', 'nobody') where sequence = 3"],
@@ -101,16 +112,15 @@ async fn a_changed_removed_or_moved_record_is_named() {
         (&["delete from audit_head"], &["the log says it ends at record 0"]),
     ];
     for (statements, expected) in cases {
-        let found = problems(statements).await;
+        let found = problems(&place.another(), statements).await;
         for text in expected {
             assert!(found.iter().any(|problem| problem.contains(text)), "{statements:?}: {found:?}");
         }
     }
 }
 
-#[tokio::test]
-async fn a_log_cut_off_together_with_its_head_is_found_by_a_copy_of_the_head() {
-    let (_folder, store) = log_of_five().await;
+async fn a_log_cut_off_together_with_its_head_is_found_by_a_copy_of_the_head(place: Place) {
+    let store = log_of_five(&place).await;
     let copy = store.verify_audit(None).await.unwrap().head;
     tamper(
         &store,
@@ -126,9 +136,8 @@ async fn a_log_cut_off_together_with_its_head_is_found_by_a_copy_of_the_head() {
     assert!(report.problems[0].problem.contains(&copy), "{report:?}");
 }
 
-#[tokio::test]
-async fn a_failed_change_leaves_no_record() {
-    let (_folder, store) = log_of_five().await;
+async fn a_failed_change_leaves_no_record(place: Place) {
+    let store = log_of_five(&place).await;
     // The delivery of nothing to nowhere breaks a rule of the schema after the record was made.
     let outcome: Result<(), StoreError> = store
         .database

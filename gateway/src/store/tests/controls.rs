@@ -3,10 +3,10 @@
 use super::*;
 use crate::refresh::control::{Frozen, Offer, OfferReason};
 
-#[tokio::test]
-async fn freezes_offers_and_expiry_survive() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), SystemClock::shared()).await.unwrap();
+on_both!(freezes_offers_and_expiry_survive, history_is_found_by_number_and_by_digest,);
+
+async fn freezes_offers_and_expiry_survive(place: Place) {
+    let store = place.open().await;
     let partner = td("p.example");
     let waiting = bundle("p.example", "new", 9);
     let document = bundle_json::encode(&waiting);
@@ -35,17 +35,15 @@ async fn freezes_offers_and_expiry_survive() {
     };
     decide(&store, &control).await;
     store.close().await;
-    let store = Store::open(folder.path(), SystemClock::shared()).await.unwrap();
+    let store = place.open().await;
     assert_eq!(store.controls().await.unwrap()[&partner], control);
     (control.frozen, control.offer, control.expired_at) = (None, None, None);
     decide(&store, &control).await;
     assert_eq!(store.controls().await.unwrap()[&partner], control);
 }
 
-#[tokio::test]
-async fn history_is_found_by_number_and_by_digest() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), SystemClock::shared()).await.unwrap();
+async fn history_is_found_by_number_and_by_digest(place: Place) {
+    let store = place.open().await;
     let first = accept(&store, &bundle("p.example", "one", 1), &RefreshState::default()).await;
     accept(&store, &bundle("p.example", "two", 2), &RefreshState::default()).await;
     let partner = td("p.example");
