@@ -11,7 +11,7 @@ use service_kit::{
 };
 use tokio::net::UnixStream;
 
-use crate::{http::admin_peer::Peer, listeners::DRAIN_TIMEOUT};
+use crate::{http::admin::caller::Caller, listeners::DRAIN_TIMEOUT};
 
 /// Permission bits of the socket's folder if it is made here.
 const FOLDER_MODE: u32 = 0o750;
@@ -44,7 +44,7 @@ impl AdminSocket {
     /// When the listener fails for good.
     pub(crate) async fn serve(self, router: Router, shutdown: Shutdown) -> Result<(), BoxError> {
         let clock = Arc::clone(&self.clock);
-        let serve = axum::serve(self, router.into_make_service_with_connect_info::<Peer>())
+        let serve = axum::serve(self, router.into_make_service_with_connect_info::<Caller>())
             .with_graceful_shutdown(shutdown.cancelled_owned());
         tokio::select! {
             outcome = serve.into_future() => Ok(outcome?),
@@ -58,14 +58,14 @@ impl AdminSocket {
 
 impl Listener for AdminSocket {
     type Io = UnixStream;
-    type Addr = Peer;
+    type Addr = Caller;
 
-    async fn accept(&mut self) -> (UnixStream, Peer) {
+    async fn accept(&mut self) -> (UnixStream, Caller) {
         loop {
             match self.socket.accept().await {
                 Ok(stream) => {
-                    let peer = Peer::of(&stream);
-                    return (stream, peer);
+                    let caller = Caller::local(&stream);
+                    return (stream, caller);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "admin connection not accepted");
@@ -75,7 +75,7 @@ impl Listener for AdminSocket {
         }
     }
 
-    fn local_addr(&self) -> io::Result<Peer> {
+    fn local_addr(&self) -> io::Result<Caller> {
         Err(io::Error::from(io::ErrorKind::Unsupported))
     }
 }

@@ -1,4 +1,4 @@
-//! The JSON of the local admin API: what the gateway answers and the command line reads.
+//! The JSON of the admin API: what the gateway answers and the command line reads.
 //!
 //! Times are RFC 3339 in UTC, durations are seconds. Errors are [`Problem`] bodies (RFC 9457) with media type
 //! [`PROBLEM_MEDIA_TYPE`].
@@ -6,17 +6,20 @@
 use federation_specs::bundle::Bundle;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-
-/// Media type of every error answer.
-pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
+use utoipa::ToSchema;
 
 pub mod audit;
 mod decision;
+mod problem;
+mod role;
 pub mod sources;
 
 pub use decision::{
     ApproveRequest, Decided, KeyDifference, KeyDifferences, ReasonRequest, RestoreRequest, Via, WaitingBundle,
 };
+
+pub use problem::{PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, Problem};
+pub use role::Role;
 
 pub use crate::refresh::{
     control::OfferReason,
@@ -24,14 +27,17 @@ pub use crate::refresh::{
 };
 
 /// `GET /v1/relationships`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RelationshipList {
-    /// Every relationship this gateway keeps, by trust domain.
+    /// Relationships this gateway keeps, by trust domain.
     pub relationships: Vec<Relationship>,
+    /// Asks for the page that follows; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
 /// One federation relationship and how it is doing. Also `GET /v1/relationships/{trust_domain}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Relationship {
     /// The partner, bare name.
     pub trust_domain: String,
@@ -102,8 +108,59 @@ pub struct Relationship {
     pub conflicts: Vec<String>,
 }
 
+impl Relationship {
+    /// What an operator did or has to do.
+    pub fn states(&self) -> Vec<RelationshipState> {
+        let mut states = Vec::new();
+        if self.frozen.is_some() {
+            states.push(RelationshipState::Frozen);
+        }
+        match &self.waiting {
+            Some(waiting) if waiting.rejected_at.is_none() => states.push(RelationshipState::Waiting),
+            Some(_) => states.push(RelationshipState::Rejected),
+            None => {}
+        }
+        if self.deliveries.iter().any(|delivery| delivery.drift.is_some()) {
+            states.push(RelationshipState::Drift);
+        }
+        if !self.conflicts.is_empty() {
+            states.push(RelationshipState::Conflict);
+        }
+        states
+    }
+}
+
+/// What an operator did to a relationship or has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RelationshipState {
+    /// It is stopped in place.
+    Frozen,
+    /// A bundle waits for a decision.
+    Waiting,
+    /// The bundle the partner serves was turned down.
+    Rejected,
+    /// An issuer holds something else than was delivered.
+    Drift,
+    /// An issuer names another endpoint.
+    Conflict,
+}
+
+impl RelationshipState {
+    /// The name used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Frozen => "frozen",
+            Self::Waiting => "waiting",
+            Self::Rejected => "rejected",
+            Self::Drift => "drift",
+            Self::Conflict => "conflict",
+        }
+    }
+}
+
 /// Who stopped a relationship in place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Frozen {
     /// When.
     #[serde(with = "time::serde::rfc3339")]
@@ -116,7 +173,7 @@ pub struct Frozen {
 }
 
 /// Bundle endpoint profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
     /// Web PKI certificate.
@@ -136,7 +193,7 @@ impl Profile {
 }
 
 /// Where a relationship comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The gateway's configuration.
@@ -146,7 +203,7 @@ pub enum Origin {
 }
 
 /// How a relationship is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Not tried yet.
@@ -172,10 +229,16 @@ impl Health {
             Self::Expired => "expired",
         }
     }
+
+    /// The health of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Pending, Self::Healthy, Self::Degraded, Self::Failing, Self::Expired];
+        all.into_iter().find(|health| health.as_str() == name)
+    }
 }
 
 /// Delivery of a partner's bundle to one issuer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Delivery {
     /// The local trust domain whose issuer receives the bundle.
     pub local_trust_domain: String,
@@ -193,7 +256,7 @@ pub struct Delivery {
 }
 
 /// An issuer holds something else than was delivered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeliveryDrift {
     /// When it was noticed.
     #[serde(with = "time::serde::rfc3339")]
@@ -204,14 +267,17 @@ pub struct DeliveryDrift {
 }
 
 /// `GET /v1/bundles`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BundleList {
-    /// Every bundle this gateway serves or holds, by trust domain.
+    /// Bundles this gateway serves or holds, by trust domain.
     pub bundles: Vec<BundleSummary>,
+    /// Asks for the page that follows; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
 /// One bundle without its keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BundleSummary {
     /// The trust domain the keys belong to.
     pub trust_domain: String,
@@ -255,7 +321,7 @@ impl BundleSummary {
 }
 
 /// Whose bundle it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BundleKind {
     /// A trust domain this gateway serves.
@@ -275,16 +341,19 @@ impl BundleKind {
 }
 
 /// `GET /v1/bundles/{trust_domain}/history`: accepted bundles, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BundleHistory {
     /// The partner.
     pub trust_domain: String,
     /// Accepted bundles, newest first.
     pub bundles: Vec<HistoryEntry>,
+    /// Asks for the page that follows; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
 /// One accepted bundle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HistoryEntry {
     /// Number of the record, growing.
     pub id: i64,
@@ -312,7 +381,7 @@ pub struct HistoryEntry {
 }
 
 /// Body of `POST /v1/relationships/{trust_domain}/refresh`; an empty body means the defaults.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshRequest {
     /// Accept this once a bundle with a lower sequence than the one held, for a partner known to have been rebuilt.
@@ -324,7 +393,7 @@ pub struct RefreshRequest {
 }
 
 /// Answer to a refresh that reached the partner and got an acceptable bundle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RefreshResult {
     /// True when the fetched bundle differs from the one held before and was accepted.
     pub changed: bool,
@@ -333,7 +402,7 @@ pub struct RefreshResult {
 }
 
 /// `GET /v1/health`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HealthReport {
     /// True when every subsystem is ready.
     pub ready: bool,
@@ -342,22 +411,11 @@ pub struct HealthReport {
 }
 
 /// One subsystem.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SubsystemHealth {
     /// Whether it works.
     pub ready: bool,
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-}
-
-/// An error answer (RFC 9457).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// HTTP status code.
-    pub status: u16,
-    /// The kind of error, constant for one kind.
-    pub title: String,
-    /// This occurrence, in words, with the remedy.
-    pub detail: String,
 }

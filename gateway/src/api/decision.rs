@@ -3,11 +3,12 @@
 use federation_specs::{bundle::Bundle, bundle_change::BundleChange};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use super::{OfferReason, Relationship};
 
 /// How a bundle came in force.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Via {
     /// By a refresh.
@@ -35,7 +36,7 @@ impl Via {
 }
 
 /// A fetched bundle that is not in force, and what it would change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WaitingBundle {
     /// SHA-256 of its document, lowercase hex.
     pub digest: String,
@@ -57,7 +58,7 @@ pub struct WaitingBundle {
 }
 
 /// What a bundle changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KeyDifferences {
     /// X.509 authorities, by subject key ID.
     pub x509: KeyDifference,
@@ -69,7 +70,7 @@ pub struct KeyDifferences {
 }
 
 /// What a bundle changes among the keys of one type.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KeyDifference {
     /// Keys that would come.
     pub added: Vec<String>,
@@ -116,7 +117,7 @@ impl WaitingBundle {
 }
 
 /// Body of `POST /v1/relationships/{trust_domain}/approve` and `…/reject`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApproveRequest {
     /// The bundle the decision is about, by its SHA-256 or the beginning of it; the one that waits unless given.
@@ -128,7 +129,7 @@ pub struct ApproveRequest {
 }
 
 /// Body of `POST /v1/relationships/{trust_domain}/freeze` and `…/unfreeze`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReasonRequest {
     /// Why, for the audit log.
@@ -137,7 +138,7 @@ pub struct ReasonRequest {
 }
 
 /// Body of `POST /v1/relationships/{trust_domain}/restore`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreRequest {
     /// The bundle: its number in the history, or at least eight digits of its SHA-256.
@@ -148,7 +149,7 @@ pub struct RestoreRequest {
 }
 
 /// Answer to a decision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Decided {
     /// The relationship after it.
     pub relationship: Relationship,

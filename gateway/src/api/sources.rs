@@ -2,16 +2,29 @@
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 /// `GET /v1/sources`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SourceList {
-    /// Every source, by trust domain in the order of the configuration.
+    /// Sources, by trust domain and then in the order of the configuration.
+    pub sources: Vec<Source>,
+    /// Asks for the page that follows; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
+}
+
+/// `GET /v1/sources/{trust_domain}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DomainSources {
+    /// The served trust domain.
+    pub trust_domain: String,
+    /// Its sources, in the order of the configuration.
     pub sources: Vec<Source>,
 }
 
 /// Where the bundle of a served trust domain comes from, and how that is doing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Source {
     /// The served trust domain.
     pub trust_domain: String,
@@ -24,6 +37,9 @@ pub struct Source {
     pub x509_authorities: usize,
     /// Number of JWT authorities that count.
     pub jwt_authorities: usize,
+    /// SHA-256 of the bundle that is held back, lowercase hex; absent if none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_digest: Option<String>,
     /// Why what it gives now is held back; absent if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
@@ -39,7 +55,7 @@ pub struct Source {
 }
 
 /// Answer to `POST /v1/sources/{trust_domain}/accept`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AcceptedSources {
     /// The served trust domain.
     pub trust_domain: String,

@@ -5,6 +5,7 @@
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// The hash before the first record.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -74,7 +75,8 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
 }
 
 /// Something wrong with the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AuditProblem)]
 pub struct Problem {
     /// The record it was found at; 0 if it concerns no single one.
     pub sequence: i64,
@@ -83,7 +85,8 @@ pub struct Problem {
 }
 
 /// The outcome of a verification.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AuditReport)]
 pub struct Report {
     /// Whether the log is whole.
     pub ok: bool,

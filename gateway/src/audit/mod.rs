@@ -9,6 +9,9 @@ use federation_specs::bundle::Bundle;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use utoipa::ToSchema;
+
+use crate::api::Role;
 
 /// Longest reason an operator may give, in bytes.
 pub const MAX_WHY_BYTES: usize = 1024;
@@ -17,7 +20,7 @@ pub const MAX_WHY_BYTES: usize = 1024;
 const MAX_KEYS: usize = 64;
 
 /// Who made a change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Actor {
     /// The gateway by itself, following its configuration.
@@ -38,6 +41,14 @@ pub enum Actor {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pid: Option<i32>,
     },
+    /// Somebody at the admin listener, by the X509-SVID presented there.
+    #[serde(rename = "spiffe_id")]
+    Spiffe {
+        /// The SPIFFE ID.
+        spiffe_id: String,
+        /// The role it has.
+        role: Role,
+    },
 }
 
 impl std::fmt::Display for Actor {
@@ -47,12 +58,23 @@ impl std::fmt::Display for Actor {
             Self::Issuer { trust_domain } => write!(formatter, "issuer of {trust_domain}"),
             Self::User { uid, name: Some(name), .. } => write!(formatter, "{name} (uid {uid})"),
             Self::User { uid, name: None, .. } => write!(formatter, "uid {uid}"),
+            Self::Spiffe { spiffe_id, role } => write!(formatter, "{spiffe_id} ({role})"),
         }
     }
 }
 
+/// What an operator orders: who, why, and about what.
+pub struct Order<'a> {
+    /// Who.
+    pub by: &'a Actor,
+    /// Why.
+    pub why: &'a str,
+    /// Whether everything is still as the operator saw it. Asked when nobody else can change it any more.
+    pub as_seen: &'a (dyn Fn() -> bool + Send + Sync),
+}
+
 /// What was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Action {
     /// The own bundle of a served trust domain changed.
     #[serde(rename = "own_bundle.changed")]
@@ -160,7 +182,7 @@ pub struct Event<'a> {
 }
 
 /// One record as it is stored, in canonical JSON ([`chain::canonical`]).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Record {
     /// Its place in the log, from 1.
     pub sequence: i64,

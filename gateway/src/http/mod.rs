@@ -1,15 +1,11 @@
-//! What the listeners answer: bundles and OIDC documents in public, the admin API on the local socket.
+//! What the listeners answer: bundles and OIDC documents in public, the admin API on its socket and its listener.
 
 pub mod admin;
-mod admin_audit;
-mod admin_decisions;
-pub(crate) mod admin_peer;
 mod answer;
 mod bundle;
 mod discovery;
 mod jwks;
-mod problem;
-pub(crate) mod sources;
+pub(crate) mod problem;
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 

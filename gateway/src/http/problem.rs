@@ -5,36 +5,122 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use federation_specs::id::{IdError, TrustDomain};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::{
-    api::{PROBLEM_MEDIA_TYPE, Problem},
+    api::{PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, Problem, Role},
     audit::MAX_WHY_BYTES,
+    http::admin::MAX_BODY_BYTES,
     refresh::{decision_error::DecisionError, manager::RefreshError},
     store::StoreError,
 };
 
+/// Makes [`Kind`] of a table: name, status, last part of the type URI.
+macro_rules! kinds {
+    ($($name:ident = $status:ident $slug:literal;)*) => {
+        /// The kinds of problems. Their types never change; docs/admin-api.md says what to do about each.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum Kind { $($name,)* }
+
+        impl Kind {
+            /// All of them.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
+
+            fn row(self) -> (StatusCode, &'static str) {
+                match self { $(Self::$name => (StatusCode::$status, $slug),)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    BadTrustDomain = BAD_REQUEST "bad-trust-domain";
+    BadQuery = BAD_REQUEST "bad-query";
+    BadPageToken = BAD_REQUEST "bad-page-token";
+    BadBody = BAD_REQUEST "bad-request-body";
+    BadCondition = BAD_REQUEST "bad-condition";
+    AmbiguousBundle = BAD_REQUEST "ambiguous-bundle";
+    RoleNeeded = FORBIDDEN "role-needed";
+    UnknownPath = NOT_FOUND "unknown-path";
+    UnknownRelationship = NOT_FOUND "unknown-relationship";
+    UnknownBundle = NOT_FOUND "unknown-bundle";
+    UnknownDomain = NOT_FOUND "unknown-trust-domain";
+    MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed";
+    ConflictingEndpoints = CONFLICT "conflicting-endpoints";
+    DecisionNotPossible = CONFLICT "decision-not-possible";
+    Changed = PRECONDITION_FAILED "changed-meanwhile";
+    BodyTooLarge = PAYLOAD_TOO_LARGE "request-body-too-large";
+    NotJson = UNSUPPORTED_MEDIA_TYPE "request-body-not-json";
+    UnacceptableBundle = UNPROCESSABLE_ENTITY "unacceptable-bundle";
+    ConditionNeeded = PRECONDITION_REQUIRED "condition-needed";
+    TooManyRefreshes = TOO_MANY_REQUESTS "too-many-refreshes";
+    DatabaseFailure = INTERNAL_SERVER_ERROR "database-failure";
+    NotPublished = INTERNAL_SERVER_ERROR "bundle-not-published";
+    RefreshFailed = BAD_GATEWAY "refresh-failed";
+    RefreshGivenUp = SERVICE_UNAVAILABLE "refresh-given-up";
+    Overloaded = SERVICE_UNAVAILABLE "overloaded";
+}
+
+impl Kind {
+    /// The HTTP status of its answers.
+    pub(crate) fn status(self) -> StatusCode {
+        self.row().0
+    }
+
+    /// The URI that names it.
+    pub(crate) fn uri(self) -> String {
+        format!("{PROBLEM_TYPE_PREFIX}{}", self.row().1)
+    }
+
+    /// Its name in words.
+    pub(crate) fn title(self) -> String {
+        self.row().1.replace('-', " ")
+    }
+}
+
 /// Why an admin request was not answered as asked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AdminError {
+pub(crate) enum AdminError {
     #[error("{0}")]
     TrustDomain(#[from] IdError),
+    #[error("the path cannot be read: {0}")]
+    Path(String),
     #[error("no relationship with trust domain `{0}`; see the list of relationships")]
     NoRelationship(TrustDomain),
     #[error("no bundle of trust domain `{0}` is served or held")]
     NoBundle(TrustDomain),
-    #[error("format `{0}` is not known; use spiffe or pem")]
-    Format(String),
-    #[error("the request body is not what is expected here: {0}")]
-    Body(String),
+    #[error("trust domain `{0}` is not served here; see the list of sources")]
+    NoDomain(TrustDomain),
     #[error("the query is not what is expected here: {0}")]
     Query(String),
+    #[error("the page token cannot be used for this list; begin with its first page")]
+    PageToken,
+    #[error("the request body is not what is expected here: {0}")]
+    Body(String),
+    #[error("the request body is larger than {MAX_BODY_BYTES} bytes")]
+    LargeBody,
+    #[error("the request body is {0}; send it as Content-Type: application/json")]
+    MediaType(String),
     #[error("the reason is longer than {MAX_WHY_BYTES} bytes")]
     LongReason,
-    #[error("nothing is at `{0}`")]
+    #[error("If-Match cannot be read; send the ETag of an answer as it is, quotation marks included")]
+    Condition,
+    #[error("{0}")]
+    ConditionNeeded(&'static str),
+    #[error("what the decision is about has changed since it was looked at; nothing was done, look again")]
+    Changed,
+    #[error(
+        "{caller} {}, and this needs {needed}; the roles are under admin.roles in the gateway's configuration",
+        has.map_or_else(|| "has no role here".to_owned(), |role| format!("has the role {role}"))
+    )]
+    RoleNeeded { caller: String, has: Option<Role>, needed: Role },
+    #[error("nothing is at `{0}`; /v1/openapi.json describes what there is")]
     NoSuchPath(String),
     #[error("this path does not take {0}")]
-    Method(http::Method),
+    Method(Method),
+    #[error("more requests than can be answered at once; try again")]
+    Overloaded,
     #[error(transparent)]
     Refresh(#[from] RefreshError),
     #[error("what the sources give cannot be published: {0}")]
@@ -44,53 +130,86 @@ pub(super) enum AdminError {
 }
 
 impl AdminError {
-    fn kind(&self) -> (StatusCode, &'static str) {
+    fn kind(&self) -> Kind {
         match self {
-            Self::TrustDomain(_) => (StatusCode::BAD_REQUEST, "bad trust domain"),
-            Self::Format(_) => (StatusCode::BAD_REQUEST, "bad format"),
-            Self::Body(_) | Self::LongReason => (StatusCode::BAD_REQUEST, "bad request body"),
-            Self::Query(_) => (StatusCode::BAD_REQUEST, "bad query"),
-            Self::NoRelationship(_) => (StatusCode::NOT_FOUND, "unknown relationship"),
-            Self::NoBundle(_) => (StatusCode::NOT_FOUND, "unknown bundle"),
-            Self::NoSuchPath(_) => (StatusCode::NOT_FOUND, "unknown path"),
-            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed"),
-            Self::Refresh(RefreshError::Unknown(_)) => (StatusCode::NOT_FOUND, "unknown relationship"),
-            Self::Refresh(RefreshError::Failed(_)) => (StatusCode::BAD_GATEWAY, "refresh failed"),
-            Self::Refresh(RefreshError::Conflict { .. }) => (StatusCode::CONFLICT, "conflicting endpoints"),
-            Self::Refresh(RefreshError::Busy(_)) => (StatusCode::TOO_MANY_REQUESTS, "too many refreshes"),
+            Self::TrustDomain(_) | Self::Path(_) => Kind::BadTrustDomain,
+            Self::NoRelationship(_) | Self::Refresh(RefreshError::Unknown(_)) => Kind::UnknownRelationship,
+            Self::NoBundle(_) => Kind::UnknownBundle,
+            Self::NoDomain(_) => Kind::UnknownDomain,
+            Self::Query(_) => Kind::BadQuery,
+            Self::PageToken => Kind::BadPageToken,
+            Self::Body(_) | Self::LongReason => Kind::BadBody,
+            Self::LargeBody => Kind::BodyTooLarge,
+            Self::MediaType(_) => Kind::NotJson,
+            Self::Condition => Kind::BadCondition,
+            Self::ConditionNeeded(_) => Kind::ConditionNeeded,
+            Self::Changed => Kind::Changed,
+            Self::RoleNeeded { .. } => Kind::RoleNeeded,
+            Self::NoSuchPath(_) => Kind::UnknownPath,
+            Self::Method(_) => Kind::MethodNotAllowed,
+            Self::Overloaded => Kind::Overloaded,
+            Self::Refresh(RefreshError::Failed(_)) => Kind::RefreshFailed,
+            Self::Refresh(RefreshError::Conflict { .. }) => Kind::ConflictingEndpoints,
+            Self::Refresh(RefreshError::Busy(_)) => Kind::TooManyRefreshes,
             Self::Refresh(RefreshError::Decision(error)) => decision(error),
-            Self::Refresh(RefreshError::Stopped) => (StatusCode::SERVICE_UNAVAILABLE, "refresh given up"),
-            Self::Source(_) => (StatusCode::INTERNAL_SERVER_ERROR, "bundle not published"),
-            Self::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "database failure"),
+            Self::Refresh(RefreshError::Stopped) => Kind::RefreshGivenUp,
+            Self::Source(_) => Kind::NotPublished,
+            Self::Store(_) => Kind::DatabaseFailure,
         }
     }
 }
 
-fn decision(error: &DecisionError) -> (StatusCode, &'static str) {
+fn decision(error: &DecisionError) -> Kind {
     match error {
-        DecisionError::UnknownBundle { .. } => (StatusCode::NOT_FOUND, "unknown bundle"),
-        DecisionError::Ambiguous { .. } => (StatusCode::BAD_REQUEST, "ambiguous bundle"),
-        DecisionError::Damaged { .. } | DecisionError::Store(_) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "database failure")
-        }
-        DecisionError::Limit(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unacceptable bundle"),
-        _ => (StatusCode::CONFLICT, "decision not possible"),
+        DecisionError::Changed => Kind::Changed,
+        DecisionError::UnknownBundle { .. } => Kind::UnknownBundle,
+        DecisionError::Ambiguous { .. } => Kind::AmbiguousBundle,
+        DecisionError::Damaged { .. } | DecisionError::Store(_) => Kind::DatabaseFailure,
+        DecisionError::Limit(_) => Kind::UnacceptableBundle,
+        _ => Kind::DecisionNotPossible,
     }
 }
 
 impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
+        let mut detail = self.to_string();
         match &self {
             Self::Store(error) | Self::Refresh(RefreshError::Decision(DecisionError::Store(error))) => {
                 tracing::error!(%error, "admin request failed");
+                detail = "the gateway's database failed; see its log".to_owned();
             }
             _ => {}
         }
-        let (status, title) = self.kind();
-        let problem = Problem { status: status.as_u16(), title: title.to_owned(), detail: self.to_string() };
+        let kind = self.kind();
+        let status = kind.status();
+        let needed_role = match self {
+            Self::RoleNeeded { needed, .. } => Some(needed),
+            _ => None,
+        };
+        let problem = Problem { kind: kind.uri(), title: kind.title(), status: status.as_u16(), detail, needed_role };
         let mut response = Response::new(Body::from(serde_json::to_vec(&problem).unwrap_or_default()));
         *response.status_mut() = status;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
+        if matches!(kind, Kind::TooManyRefreshes | Kind::Overloaded) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_documented() {
+        let guide = include_str!("../../../docs/admin-api.md");
+        let mut seen = std::collections::BTreeSet::new();
+        for kind in Kind::ALL {
+            assert!(seen.insert(kind.uri()), "{kind:?} has the type of another one");
+            let row = format!("| {} | `{}` |", kind.status().as_u16(), kind.uri().trim_start_matches(PROBLEM_TYPE_PREFIX));
+            assert!(guide.contains(&row), "docs/admin-api.md has no row that begins {row}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use federation_specs::{bundle::Bundle, id::TrustDomain};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 /// How a relationship is held, besides its policy.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -35,7 +36,7 @@ pub struct Frozen {
 }
 
 /// Why a fetched bundle is not in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OfferReason {
     /// The relationship's mode is `hold`.

@@ -35,6 +35,9 @@ pub enum DecisionError {
          says `emptied: refuse`. If this is intended, refresh once with accept_emptied or remove the relationship"
     )]
     EmptiedRefused,
+    /// The relationship is not as the operator saw it.
+    #[error("what the decision is about has changed since it was looked at; nothing was done, look again")]
+    Changed,
     /// A limit.
     #[error(transparent)]
     Limit(#[from] LimitError),

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     api::{RefreshRequest, Via},
-    audit::{Action, Actor, Event, bundle_summary},
+    audit::{Action, Actor, Event, Order, bundle_summary},
     partners::{HeldBundle, PartnerBundles, content_digest},
     served::{ServedDomains, rendered::digest_hex},
     store::{Acceptance, Decision, Store, StoreError, relationships::RefreshState},
@@ -196,10 +196,10 @@ impl Decisions {
         partner: &TrustDomain,
         policy: Policy,
         digest: Option<&str>,
-        by: &Actor,
-        why: &str,
+        order: &Order<'_>,
     ) -> Result<(), DecisionError> {
         let _alone = self.one_at_a_time.lock().await;
+        check(order)?;
         let control = self.controls.get(partner);
         let offer = waiting(partner, &control, digest)?;
         if control.frozen.is_some() {
@@ -219,10 +219,10 @@ impl Decisions {
             state: None,
             control: Control { highest_sequence, offer: None, ..control },
             what: Action::Approved,
-            by,
+            by: order.by,
             before: held.as_deref().map(summary).unwrap_or_default(),
             after: with_change(summary(&accepted), &change),
-            why,
+            why: order.why,
         })
         .await
     }
@@ -235,10 +235,10 @@ impl Decisions {
         &self,
         partner: &TrustDomain,
         digest: Option<&str>,
-        by: &Actor,
-        why: &str,
+        order: &Order<'_>,
     ) -> Result<(), DecisionError> {
         let _alone = self.one_at_a_time.lock().await;
+        check(order)?;
         let control = self.controls.get(partner);
         let offer = waiting(partner, &control, digest)?;
         let before = bundle_summary(&offer.bundle, &offer.digest);
@@ -249,10 +249,10 @@ impl Decisions {
             state: None,
             control: Control { offer: Some(Arc::new(rejected)), ..control },
             what: Action::Rejected,
-            by,
+            by: order.by,
             before,
             after: Value::Null,
-            why,
+            why: order.why,
         })
         .await
     }
@@ -261,23 +261,24 @@ impl Decisions {
     ///
     /// # Errors
     /// [`DecisionError::FrozenAlready`], [`DecisionError::Store`].
-    pub async fn freeze(&self, partner: &TrustDomain, by: &Actor, why: &str) -> Result<(), DecisionError> {
+    pub async fn freeze(&self, partner: &TrustDomain, order: &Order<'_>) -> Result<(), DecisionError> {
         let _alone = self.one_at_a_time.lock().await;
+        check(order)?;
         let control = self.controls.get(partner);
         if let Some(frozen) = control.frozen {
             return Err(DecisionError::FrozenAlready { partner: partner.clone(), by: frozen.by });
         }
-        let frozen = Some(self.frozen(by, why));
+        let frozen = Some(self.frozen(order));
         self.take(Taken {
             partner,
             acceptance: None,
             state: None,
             control: Control { frozen, ..control },
             what: Action::Frozen,
-            by,
+            by: order.by,
             before: Value::Null,
             after: self.partners.get(partner).as_deref().map(summary).unwrap_or_default(),
-            why,
+            why: order.why,
         })
         .await
     }
@@ -286,8 +287,9 @@ impl Decisions {
     ///
     /// # Errors
     /// [`DecisionError::NotFrozen`], [`DecisionError::Store`].
-    pub async fn unfreeze(&self, partner: &TrustDomain, by: &Actor, why: &str) -> Result<(), DecisionError> {
+    pub async fn unfreeze(&self, partner: &TrustDomain, order: &Order<'_>) -> Result<(), DecisionError> {
         let _alone = self.one_at_a_time.lock().await;
+        check(order)?;
         let control = self.controls.get(partner);
         let Some(frozen) = &control.frozen else { return Err(DecisionError::NotFrozen(partner.clone())) };
         let before = json!({ "frozen_by": frozen.by, "why": frozen.why });
@@ -297,10 +299,10 @@ impl Decisions {
             state: None,
             control: Control { frozen: None, ..control },
             what: Action::Unfrozen,
-            by,
+            by: order.by,
             before,
             after: Value::Null,
-            why,
+            why: order.why,
         })
         .await
     }
@@ -316,10 +318,10 @@ impl Decisions {
         partner: &TrustDomain,
         policy: Policy,
         name: &str,
-        by: &Actor,
-        why: &str,
+        order: &Order<'_>,
     ) -> Result<(), DecisionError> {
         let _alone = self.one_at_a_time.lock().await;
+        check(order)?;
         let control = self.controls.get(partner);
         let named = self.named(partner, &control, name).await?;
         let parsed = bundle_json::parse(partner, &named.document).map_err(|cause| DecisionError::Damaged {
@@ -333,7 +335,7 @@ impl Decisions {
         let restored = self.held_bundle(parsed.bundle, &named.document);
         let frozen = match policy.mode {
             Mode::Pinned => control.frozen.clone(),
-            Mode::Auto | Mode::Hold => Some(self.frozen(by, why)),
+            Mode::Auto | Mode::Hold => Some(self.frozen(order)),
         };
         let offer = control.offer.clone().filter(|offer| offer.digest != restored.digest);
         // The newest sequence stays what it was: an older bundle in force is no reason to fetch an older one.
@@ -344,10 +346,10 @@ impl Decisions {
             state: None,
             control: Control { highest_sequence, frozen, offer, ..control },
             what: Action::Restored,
-            by,
+            by: order.by,
             before: held.as_deref().map(summary).unwrap_or_default(),
             after: with_change(summary(&restored), &change),
-            why,
+            why: order.why,
         })
         .await
     }
@@ -485,8 +487,8 @@ impl Decisions {
         }
     }
 
-    fn frozen(&self, by: &Actor, why: &str) -> Frozen {
-        Frozen { at: self.clock.now(), by: by.to_string(), why: why.to_owned() }
+    fn frozen(&self, order: &Order<'_>) -> Frozen {
+        Frozen { at: self.clock.now(), by: order.by.to_string(), why: order.why.to_owned() }
     }
 
     async fn named(&self, partner: &TrustDomain, control: &Control, name: &str) -> Result<Named, DecisionError> {
@@ -527,6 +529,11 @@ fn same(held: &Bundle, fetched: &Bundle) -> bool {
 }
 
 /// Compares with what is in force; refuses rollbacks unless they are accepted.
+/// Whether the order is about what is there now.
+fn check(order: &Order<'_>) -> Result<(), DecisionError> {
+    if (order.as_seen)() { Ok(()) } else { Err(DecisionError::Changed) }
+}
+
 fn judge(held: Option<&HeldBundle>, control: &Control, fetched: &Fetched<'_>) -> Result<Judgement, DecisionError> {
     let bundle = &fetched.bundle;
     let Some(held) = held else {

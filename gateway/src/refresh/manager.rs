@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     api::{self, BundleKind, BundleSummary, Health, RefreshRequest},
-    audit::{Actor, chain::canonical},
+    audit::{Actor, Order, chain::canonical},
     partners::{HeldBundle, content_digest},
     served::rendered::digest_hex,
     settings::{ConfiguredRelationship, Document, RelationshipRules},
@@ -262,11 +263,10 @@ impl Manager {
         &self,
         partner: &TrustDomain,
         digest: Option<&str>,
-        by: &Actor,
-        why: &str,
+        order: &Order<'_>,
     ) -> Result<(), RefreshError> {
         let definition = self.definition(partner)?;
-        self.decisions().approve(partner, definition.policy, digest, by, why).await?;
+        self.decisions().approve(partner, definition.policy, digest, order).await?;
         self.in_force(&definition);
         Ok(())
     }
@@ -279,35 +279,34 @@ impl Manager {
         &self,
         partner: &TrustDomain,
         digest: Option<&str>,
-        by: &Actor,
-        why: &str,
+        order: &Order<'_>,
     ) -> Result<(), RefreshError> {
         self.definition(partner)?;
-        Ok(self.decisions().reject(partner, digest, by, why).await?)
+        Ok(self.decisions().reject(partner, digest, order).await?)
     }
 
     /// Stops a relationship in place.
     ///
     /// # Errors
     /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
-    pub async fn freeze(&self, partner: &TrustDomain, by: &Actor, why: &str) -> Result<(), RefreshError> {
+    pub async fn freeze(&self, partner: &TrustDomain, order: &Order<'_>) -> Result<(), RefreshError> {
         self.definition(partner)?;
-        Ok(self.decisions().freeze(partner, by, why).await?)
+        Ok(self.decisions().freeze(partner, order).await?)
     }
 
     /// Lets a relationship go on, beginning with a refresh.
     ///
     /// # Errors
     /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
-    pub async fn unfreeze(&self, partner: &TrustDomain, by: &Actor, why: &str) -> Result<(), RefreshError> {
+    pub async fn unfreeze(&self, partner: &TrustDomain, order: &Order<'_>) -> Result<(), RefreshError> {
         self.definition(partner)?;
-        self.decisions().unfreeze(partner, by, why).await?;
+        self.decisions().unfreeze(partner, order).await?;
         let requests = self.state().running.get(partner).map(|running| running.requests.clone());
         if let Some(requests) = requests {
             // A full queue means that refreshes are on their way already.
             let _ = requests.try_send(Request {
                 options: RefreshRequest::default(),
-                by: by.clone(),
+                by: order.by.clone(),
                 reply: oneshot::channel().0,
             });
         }
@@ -318,9 +317,9 @@ impl Manager {
     ///
     /// # Errors
     /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
-    pub async fn restore(&self, partner: &TrustDomain, name: &str, by: &Actor, why: &str) -> Result<(), RefreshError> {
+    pub async fn restore(&self, partner: &TrustDomain, name: &str, order: &Order<'_>) -> Result<(), RefreshError> {
         let definition = self.definition(partner)?;
-        self.decisions().restore(partner, definition.policy, name, by, why).await?;
+        self.decisions().restore(partner, definition.policy, name, order).await?;
         self.in_force(&definition);
         Ok(())
     }
@@ -347,10 +346,16 @@ impl Manager {
         self.state().running.iter().map(progress).collect()
     }
 
-    /// Every relationship and how it is doing, by trust domain.
-    pub fn list(&self) -> Vec<api::Relationship> {
-        let running: Vec<_> =
-            self.state().running.values().map(|running| (running.definition(), running.status())).collect();
+    /// Relationships and how they are doing, by trust domain: at most `most`, beginning after the one named.
+    pub fn list_after(&self, after: Option<&TrustDomain>, most: usize) -> Vec<api::Relationship> {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let running: Vec<_> = self
+            .state()
+            .running
+            .range::<TrustDomain, _>((begin, Bound::Unbounded))
+            .take(most)
+            .map(|(_, running)| (running.definition(), running.status()))
+            .collect();
         running.iter().map(|(definition, status)| self.describe(definition, status)).collect()
     }
 

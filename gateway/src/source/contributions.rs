@@ -99,7 +99,9 @@ pub struct SourceStatus {
     pub key: String,
     /// What counts of it.
     pub accepted: Option<Arc<Bundle>>,
-    /// Why what it gives now does not count.
+    /// What it gives now, if that is held back.
+    pub offered: Option<Arc<Bundle>>,
+    /// Why that does not count.
     pub held: Option<HeldReason>,
     /// Since when it gives that.
     pub held_since: Option<OffsetDateTime>,
@@ -126,8 +128,6 @@ pub(crate) enum Offer {
 #[derive(Debug)]
 struct Slot {
     status: SourceStatus,
-    /// What is held back.
-    offered: Option<Arc<Bundle>>,
     /// What the store holds of it.
     saved: Option<SourceRecord>,
 }
@@ -146,12 +146,12 @@ impl Contributions {
             status: SourceStatus {
                 key,
                 accepted: None,
+                offered: None,
                 held: None,
                 held_since: None,
                 failing_since: None,
                 last_error: None,
             },
-            offered: None,
             saved: None,
         };
         Self { trust_domain, slots: Mutex::new(keys.into_iter().map(slot).collect()) }
@@ -220,7 +220,7 @@ impl Contributions {
             index,
             key: slot.status.key.clone(),
             was_held: saved.is_some_and(|saved| saved.held.is_some()),
-            newly_held: slot.offered.clone().zip(slot.status.held).filter(|_| is_news),
+            newly_held: slot.status.offered.clone().zip(slot.status.held).filter(|_| is_news),
             record,
         })
     }
@@ -243,7 +243,7 @@ impl Contributions {
             slot.status.held = Some(reason);
             let since = slot.saved.as_ref().and_then(|saved| Some(saved.held.as_ref()?.since));
             slot.status.held_since.get_or_insert(since.unwrap_or(now));
-            slot.offered = Some(Arc::new(bundle.clone()));
+            slot.status.offered = Some(Arc::new(bundle.clone()));
             return Offer::Held { reason, news };
         }
         if slot.status.accepted.as_deref() != Some(bundle) {
@@ -265,7 +265,7 @@ impl Contributions {
     pub(crate) fn held_offers(&self) -> Vec<HeldOffer> {
         let slots = self.slots();
         let offers = slots.iter().enumerate().filter_map(|(index, slot)| {
-            let (reason, bundle) = (slot.status.held?, slot.offered.clone()?);
+            let (reason, bundle) = (slot.status.held?, slot.status.offered.clone()?);
             Some(HeldOffer { index, key: slot.status.key.clone(), bundle, reason })
         });
         offers.collect()
@@ -312,7 +312,7 @@ impl Slot {
     /// What the store is to hold of it, `None` while nothing counts.
     fn record(&self) -> Option<SourceRecord> {
         let accepted = self.status.accepted.clone()?;
-        let held = self.offered.as_ref().zip(self.status.held).map(|(offered, reason)| HeldRecord {
+        let held = self.status.offered.as_ref().zip(self.status.held).map(|(offered, reason)| HeldRecord {
             since: self.status.held_since.unwrap_or(OffsetDateTime::UNIX_EPOCH),
             mark: format!("{} {}", reason.kind(), content_digest(offered)),
         });
@@ -322,7 +322,7 @@ impl Slot {
     fn release(&mut self) {
         self.status.held = None;
         self.status.held_since = None;
-        self.offered = None;
+        self.status.offered = None;
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     contributions::{Offer, SourceRecord},
 };
 use crate::{
-    audit::{Action, Actor, bundle_summary},
+    audit::{Action, Actor, Order, bundle_summary},
     readiness::Gathered,
     served::{PublishError, Published, ServedDomain, rendered::digest_hex},
     store::{
@@ -217,7 +217,8 @@ fn with_source(key: &str, mut summary: Value) -> Value {
     summary
 }
 
-/// An operator accepts what the held sources of `domain` give. Answers their names. Nothing changes unless it is stored.
+/// An operator accepts what the held sources of `domain` give. Answers their names, `None` if they
+/// are not as the operator saw them. Nothing changes unless it is stored.
 ///
 /// # Errors
 /// When it cannot be published or stored.
@@ -225,14 +226,17 @@ pub(crate) async fn accept_held(
     domain: &ServedDomain,
     store: &Store,
     clock: &SharedClock,
-    who: &Actor,
-    why: &str,
-) -> Result<Vec<String>, BoxError> {
+    order: &Order<'_>,
+) -> Result<Option<Vec<String>>, BoxError> {
+    let Order { by, why, .. } = *order;
     let _alone = domain.alone().await;
+    if !(order.as_seen)() {
+        return Ok(None);
+    }
     let sources = domain.sources();
     let offers = sources.held_offers();
     if offers.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Some(Vec::new()));
     }
     let before = domain.current();
     let merged = sources.merged_with(&offers, before.as_ref().map(|before| &*before.bundle));
@@ -257,7 +261,7 @@ pub(crate) async fn accept_held(
     let sources_to_store: Vec<_> = records.iter().map(|(key, record)| (*key, record)).collect();
     let change = OwnChange {
         trust_domain: domain.name(),
-        who,
+        who: by,
         sources: &sources_to_store,
         events: &events,
         published: published.as_deref(),
@@ -273,5 +277,5 @@ pub(crate) async fn accept_held(
         log_changed(&published);
         domain.stored(&published.digest);
     }
-    Ok(offers.into_iter().map(|offer| offer.key).collect())
+    Ok(Some(offers.into_iter().map(|offer| offer.key).collect()))
 }

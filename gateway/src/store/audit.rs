@@ -14,8 +14,8 @@ use crate::{
     },
 };
 
-/// Most records read at once.
-pub const MAX_PAGE: u32 = 1000;
+/// Most records read at once: one more than a page of the admin API, which shows whether another one follows.
+pub const MAX_PAGE: u32 = 1001;
 
 /// A record as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ impl StoredRecord {
 pub struct AuditQuery<'a> {
     /// Only those after this one.
     pub after: i64,
+    /// Only those before this one.
+    pub before: Option<i64>,
     /// The newest ones rather than the oldest; the answer is in order all the same.
     pub newest: bool,
     /// Only those about this trust domain, deliveries included.
@@ -56,10 +58,10 @@ impl Store {
     pub async fn audit_records(&self, query: &AuditQuery<'_>) -> Result<Vec<StoredRecord>, StoreError> {
         let newest = "select sequence, record, hash from audit_log
                       where sequence > $1 and ($2 = '' or record like $3 escape '\\' or record like $4 escape '\\')
-                      order by sequence desc limit $5";
+                      and sequence < $6 order by sequence desc limit $5";
         let oldest = "select sequence, record, hash from audit_log
                       where sequence > $1 and ($2 = '' or record like $3 escape '\\' or record like $4 escape '\\')
-                      order by sequence limit $5";
+                      and sequence < $6 order by sequence limit $5";
         // Names of trust domains hold nothing that JSON escapes; `_` is a wildcard and `.` is none.
         let name = query.subject.map(TrustDomain::as_str).unwrap_or_default();
         let pattern = name.replace('_', "\\_");
@@ -69,6 +71,7 @@ impl Store {
             .bind(format!("%\"subject\":\"{pattern}\"%"))
             .bind(format!("%\"subject\":\"{pattern} at %"))
             .bind(i64::from(query.limit.min(MAX_PAGE)))
+            .bind(query.before.unwrap_or(i64::MAX))
             .fetch_all(self.database.reader())
             .await?;
         let mut records = rows

@@ -69,16 +69,22 @@ impl Store {
             .collect()
     }
 
-    /// A partner's accepted bundles, newest first, at most `limit`.
+    /// A partner's accepted bundles, newest first, at most `limit`, beginning below the number `before`.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn history(&self, trust_domain: &TrustDomain, limit: u32) -> Result<Vec<HistoryEntry>, StoreError> {
+    pub async fn history(
+        &self,
+        trust_domain: &TrustDomain,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
         let rows = sqlx::query(
             "select id, accepted_at, sequence, digest, source_url, via, x509_added, x509_removed, jwt_added, jwt_removed
-             from bundle_history where trust_domain = $1 order by id desc limit $2",
+             from bundle_history where trust_domain = $1 and id < $2 order by id desc limit $3",
         )
         .bind(trust_domain.as_str())
+        .bind(before.unwrap_or(i64::MAX))
         .bind(i64::from(limit))
         .fetch_all(self.database.reader())
         .await?;

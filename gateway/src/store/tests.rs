@@ -163,7 +163,7 @@ async fn everything_is_there_after_reopening(place: Place) {
     assert_eq!(store.controls().await.unwrap()[&td("p.example")].highest_sequence, Some(u64::MAX));
     assert_eq!(store.deliveries(&td("a.example")).await.unwrap()[&td("p.example")], delivery);
     assert!(store.deliveries(&td("b.example")).await.unwrap().is_empty());
-    let history = store.history(&td("p.example"), 10).await.unwrap();
+    let history = store.history(&td("p.example"), None, 10).await.unwrap();
     assert_eq!(history.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), [Some(u64::MAX), Some(4)]);
     assert_eq!((history[0].jwt_added, history[0].source_url.as_str()), (1, "https://p.example/"));
     assert!(store.knows_content(&td("p.example"), &content_digest(&first)).await.unwrap());
@@ -176,7 +176,7 @@ async fn history_is_bounded_and_keeps_the_newest(place: Place) {
     for sequence in 1..=(partner_bundles::MAX_HISTORY as u64 + 5) {
         accept(&store, &keys.clone().with_sequence(Some(sequence)), &RefreshState::default()).await;
     }
-    let history = store.history(&td("p.example"), u32::MAX).await.unwrap();
+    let history = store.history(&td("p.example"), None, u32::MAX).await.unwrap();
     assert_eq!(history.len(), partner_bundles::MAX_HISTORY as usize);
     assert_eq!(history[0].sequence, Some(partner_bundles::MAX_HISTORY as u64 + 5));
     assert_eq!(history.last().unwrap().sequence, Some(6));

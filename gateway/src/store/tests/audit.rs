@@ -62,7 +62,7 @@ async fn every_change_is_recorded_and_the_log_goes_on_after_reopening(place: Pla
     assert!(report.ok, "{report:?}");
     assert_eq!((report.records, report.last, report.copy_found_at), (6, 6, Some(5)));
 
-    let query = |after, newest, limit| AuditQuery { after, newest, limit, subject: None };
+    let query = |after, newest, limit| AuditQuery { after, newest, limit, ..AuditQuery::default() };
     let sequences = async |query: AuditQuery<'_>| -> Vec<i64> {
         store.audit_records(&query).await.unwrap().iter().map(|record| record.sequence).collect()
     };
