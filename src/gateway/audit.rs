@@ -5,6 +5,7 @@ use std::io::BufRead as _;
 use gateway::api::audit::{AuditEntry, AuditPage, AuditReport, Verifier, read_export_line};
 
 use super::client::Client;
+use super::pages;
 use super::relationship::one_line;
 use super::table::{NOTHING, cell, short, table, time};
 use crate::connect::GatewaySocket;
@@ -17,7 +18,7 @@ use crate::output::{self, Format, OutputArguments};
 const SHOWN: u32 = 50;
 
 /// Records read at once for an export.
-const PAGE: u32 = 1000;
+const PAGE: u32 = gateway::http::admin::page::MAX_LIMIT;
 
 /// The commands of `entente gateway audit`.
 #[derive(Debug, clap::Subcommand)]
@@ -34,9 +35,10 @@ pub(crate) enum Command {
 pub(crate) struct List {
     #[command(flatten)]
     socket: GatewaySocket,
-    /// How many records, at most 1000
-    #[arg(long, value_name = "COUNT", default_value_t = SHOWN)]
-    last: u32,
+    /// How many records
+    #[arg(long, visible_alias = "last", value_name = "COUNT", default_value_t = SHOWN,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
     /// Only those about this trust domain
     #[arg(long, value_name = "TRUST_DOMAIN")]
     subject: Option<String>,
@@ -76,11 +78,11 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn list(arguments: &List) -> Result<(), Failure> {
-    let mut path = format!("/v1/audit?last={}", arguments.last);
-    if let Some(subject) = &arguments.subject {
-        path.push_str(&format!("&subject={}", identifiers::trust_domain(subject)?));
-    }
-    let page: AuditPage = Client::new(arguments.socket.path()?).get(&path).await?;
+    let subject = arguments.subject.as_deref().map(identifiers::trust_domain).transpose()?;
+    let filters = [("order", Some("newest".to_owned())), ("subject", subject.map(|subject| subject.to_string()))];
+    let client = Client::new(arguments.socket.path()?);
+    let mut page: AuditPage = pages::read(&client, "/v1/audit", &filters, Some(arguments.limit)).await?;
+    page.records.reverse();
     match arguments.output.format {
         Format::Json => output::print_json(&page),
         Format::Pretty => output::to_stdout(&list_text(&page)),
@@ -215,7 +217,7 @@ mod tests {
         assert!(lines[1].starts_with(start) && lines[1].ends_with("  0123456789ab"), "{text}");
         assert_eq!(lines[0].find("HASH"), lines[1].find("0123456789ab"));
         assert!(lines[2].contains("damaged"), "{text}");
-        assert_eq!(list_text(&AuditPage { records: vec![] }), "No records\n");
+        assert_eq!(list_text(&AuditPage { records: vec![], next_page_token: None }), "No records\n");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use federation_specs::id::TrustDomain;
 use gateway::api::{BundleHistory, BundleList};
 
 use super::client::Client;
+use super::pages::{self, Limit};
 use super::table::{cell, number, short, table, time};
 use crate::connect::GatewaySocket;
 use crate::failure::{Failure, error_chain};
@@ -16,7 +17,7 @@ use crate::output::{self, Format, OutputArguments};
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// The bundles accepted from a partner, newest first
-    History(One),
+    History(History),
     /// Every bundle served or held, in a line
     List(List),
     /// One bundle with its keys
@@ -27,6 +28,8 @@ pub(crate) enum Command {
 pub(crate) struct List {
     #[command(flatten)]
     socket: GatewaySocket,
+    #[command(flatten)]
+    limit: Limit,
     #[command(flatten)]
     output: OutputArguments,
 }
@@ -40,6 +43,14 @@ pub(crate) struct One {
     trust_domain: String,
     #[command(flatten)]
     output: OutputArguments,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct History {
+    #[command(flatten)]
+    one: One,
+    #[command(flatten)]
+    limit: Limit,
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,7 +71,8 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn list(arguments: &List) -> Result<(), Failure> {
-    let list: BundleList = Client::new(arguments.socket.path()?).get("/v1/bundles").await?;
+    let client = Client::new(arguments.socket.path()?);
+    let list: BundleList = pages::read(&client, "/v1/bundles", &[], arguments.limit.limit).await?;
     match arguments.output.format {
         Format::Json => output::print_json(&list),
         Format::Pretty => output::to_stdout_in_colour(&list_text(&list)),
@@ -116,11 +128,12 @@ fn roots(trust_domain: &TrustDomain, document: &[u8]) -> Result<String, Failure>
     Ok(parsed.bundle.to_pem())
 }
 
-pub(super) async fn history(arguments: &One) -> Result<(), Failure> {
-    let trust_domain = identifiers::trust_domain(&arguments.trust_domain)?;
-    let client = Client::new(arguments.socket.path()?);
-    let history: BundleHistory = client.get(&format!("/v1/bundles/{trust_domain}/history")).await?;
-    match arguments.output.format {
+pub(super) async fn history(arguments: &History) -> Result<(), Failure> {
+    let trust_domain = identifiers::trust_domain(&arguments.one.trust_domain)?;
+    let client = Client::new(arguments.one.socket.path()?);
+    let path = format!("/v1/bundles/{trust_domain}/history");
+    let history: BundleHistory = pages::read(&client, &path, &[], arguments.limit.limit).await?;
+    match arguments.one.output.format {
         Format::Json => output::print_json(&history),
         Format::Pretty => output::to_stdout_in_colour(&history_text(&history)),
     }

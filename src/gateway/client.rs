@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gateway::api::Problem;
-use http::{Method, Request, StatusCode, header};
+use http::request::Builder;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -32,49 +33,74 @@ impl Client {
 
     /// `GET`, the answer as JSON.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        read(&self.call(Method::GET, path, Bytes::new()).await?)
+        read(self.call(request(Method::GET, path), None).await?.body())
+    }
+
+    /// `GET`, the answer as JSON and its entity tag.
+    pub(super) async fn get_tagged<T: DeserializeOwned>(&self, path: &str) -> Result<(T, HeaderValue), Failure> {
+        let answer = self.call(request(Method::GET, path), None).await?;
+        let tag = answer.headers().get(header::ETAG).cloned();
+        let tag = tag.ok_or_else(|| Failure::new("the gateway's answer has no ETag; is it of the same version?"))?;
+        Ok((read(answer.body())?, tag))
     }
 
     /// `GET`, the answer as it is.
     pub(super) async fn get_bytes(&self, path: &str) -> Result<Bytes, Failure> {
-        self.call(Method::GET, path, Bytes::new()).await
+        Ok(self.call(request(Method::GET, path), None).await?.into_body())
     }
 
     /// `POST` of JSON, the answer as JSON.
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
-        let body =
-            serde_json::to_vec(body).map_err(|error| Failure::new(format!("cannot make the request: {error}")))?;
-        read(&self.call(Method::POST, path, body.into()).await?)
+        read(self.call(request(Method::POST, path), Some(json(body)?)).await?.body())
     }
 
-    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
-        let answer = tokio::time::timeout(ANSWER_LIMIT, self.exchange(method, path, body)).await;
+    /// As [`Client::post`], if the resource is still as `tag` says.
+    pub(super) async fn post_if<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        tag: &HeaderValue,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let request = request(Method::POST, path).header(header::IF_MATCH, tag);
+        read(self.call(request, Some(json(body)?)).await?.body())
+    }
+
+    async fn call(&self, request: Builder, body: Option<Bytes>) -> Result<Response<Bytes>, Failure> {
+        let answer = tokio::time::timeout(ANSWER_LIMIT, self.exchange(request, body)).await;
         answer.unwrap_or_else(|_| {
             let seconds = ANSWER_LIMIT.as_secs();
             Err(Failure::new(format!("the gateway did not answer within {seconds} s; see its log")))
         })
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+    async fn exchange(&self, mut request: Builder, body: Option<Bytes>) -> Result<Response<Bytes>, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| unreachable(&self.socket, &error))?;
         let broken =
             |error: &hyper::Error| Failure::new(format!("the gateway's answer broke off: {}", error_chain(error)));
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         let connection = tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
-        if !body.is_empty() {
+        if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let request =
-            request.body(Full::new(body)).map_err(|error| Failure::new(format!("cannot make the request: {error}")))?;
+        let request = request.body(Full::new(body.unwrap_or_default()));
+        let request = request.map_err(|error| Failure::new(format!("cannot make the request: {error}")))?;
         let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
         connection.abort();
         let body = body.map_err(|error| Failure::new(format!("the gateway's answer broke off: {error}")))?.to_bytes();
-        if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
+        if head.status.is_success() { Ok(Response::from_parts(head, body)) } else { Err(refusal(head.status, &body)) }
     }
+}
+
+fn request(method: Method, path: &str) -> Builder {
+    Request::builder().method(method).uri(path).header(header::HOST, "localhost")
+}
+
+fn json(body: &impl Serialize) -> Result<Bytes, Failure> {
+    let body = serde_json::to_vec(body).map_err(|error| Failure::new(format!("cannot make the request: {error}")));
+    body.map(Bytes::from)
 }
 
 fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {

@@ -72,7 +72,10 @@ async fn looked_at(arguments: &Named) -> Result<ApproveRequest, Failure> {
     if let (Some(waiting), Format::Pretty) = (&waiting, arguments.reasoned.output.format) {
         output::to_stdout_in_colour(&waiting_text(waiting))?;
     }
-    Ok(ApproveRequest { digest: waiting.map(|waiting| waiting.digest), why })
+    let Some(waiting) = waiting else {
+        return Err(Failure::new(format!("no change of {partner} waits for a decision")));
+    };
+    Ok(ApproveRequest { digest: Some(waiting.digest), why })
 }
 
 fn in_force(relationship: &Relationship) -> String {

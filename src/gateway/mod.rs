@@ -4,8 +4,12 @@ mod audit;
 mod bundle;
 mod client;
 mod decision;
+mod health;
 mod healthcheck;
+mod openapi;
+mod pages;
 mod run;
+mod source;
 mod table;
 mod validate;
 
@@ -25,13 +29,21 @@ pub(crate) enum Command {
     /// The bundles the gateway serves and holds
     #[command(subcommand)]
     Bundle(bundle::Command),
+    /// How every part of the gateway is
+    Health(health::Arguments),
     /// Tell whether the gateway is healthy
     Healthcheck(healthcheck::Arguments),
+    /// Print the description (OpenAPI 3.1) of the admin API
+    #[command(name = "openapi")]
+    OpenApi,
     /// The federation relationships and how they are doing
     #[command(subcommand)]
     Relationship(relationship::Command),
     /// Run the gateway
     Run(run::Arguments),
+    /// Where the bundles of served trust domains come from
+    #[command(subcommand)]
+    Source(source::Command),
     /// Check a configuration file
     Validate(run::Arguments),
 }
@@ -41,9 +53,12 @@ pub(crate) fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => block_on_all_cores(run::run(arguments))?,
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::OpenApi => openapi::run(),
         Command::Audit(command) => block_on(audit::run(command))?.map_err(Failure::labelled),
         Command::Bundle(command) => block_on(bundle::run(command))?.map_err(Failure::labelled),
+        Command::Health(arguments) => block_on(health::run(&arguments))?.map_err(Failure::labelled),
         Command::Healthcheck(arguments) => block_on(healthcheck::run(&arguments))?.map_err(Failure::labelled),
+        Command::Source(command) => block_on(source::run(command))?.map_err(Failure::labelled),
         Command::Relationship(command) => block_on(relationship::run(command))?.map_err(Failure::labelled),
     }
 }

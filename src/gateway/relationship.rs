@@ -6,10 +6,12 @@ use anstyle::AnsiColor;
 use comfy_table::Color;
 use federation_specs::id::TrustDomain;
 use gateway::api::{
-    Health, OfferReason, Origin, RefreshRequest, RefreshResult, Relationship, RelationshipList, WaitingBundle,
+    Health, OfferReason, Origin, RefreshRequest, RefreshResult, Relationship, RelationshipList, RelationshipState,
+    WaitingBundle,
 };
 
 use super::client::Client;
+use super::pages::{self, Limit};
 use super::table::{NOTHING, cell, coloured, line, number, short, table, time};
 use super::{bundle, decision};
 use crate::connect::GatewaySocket;
@@ -29,7 +31,7 @@ pub(crate) enum Command {
     /// Stop a relationship in place: polling goes on, nothing is accepted
     Freeze(decision::Reasoned),
     /// The bundles that were in force, newest first
-    History(bundle::One),
+    History(bundle::History),
     /// Every relationship in a line
     List(List),
     /// Fetch the partner's bundle now
@@ -49,6 +51,20 @@ pub(crate) enum Command {
 pub(crate) struct List {
     #[command(flatten)]
     socket: GatewaySocket,
+    /// Only those of this health, or of several with commas between them: degraded,failing,expired
+    #[arg(long, value_name = "HEALTH")]
+    health: Option<String>,
+    /// Only those of this mode: auto, hold or pinned
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+    /// Only those in this state: frozen, waiting, rejected, drift or conflict
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+    /// Only those whose bundle this local trust domain receives
+    #[arg(long = "local", value_name = "TRUST_DOMAIN")]
+    local: Option<String>,
+    #[command(flatten)]
+    limit: Limit,
     #[command(flatten)]
     output: OutputArguments,
 }
@@ -102,9 +118,17 @@ pub(crate) async fn get(socket: &Path, trust_domain: &TrustDomain) -> anyhow::Re
 
 async fn list(arguments: &List) -> Result<(), Failure> {
     let client = Client::new(arguments.socket.path()?);
-    let list: RelationshipList = client.get("/v1/relationships").await?;
+    let filters = [
+        ("health", arguments.health.clone()),
+        ("mode", arguments.mode.clone()),
+        ("state", arguments.state.clone()),
+        ("local_trust_domain", arguments.local.clone()),
+    ];
+    let filtered = filters.iter().any(|(_, value)| value.is_some());
+    let list: RelationshipList = pages::read(&client, "/v1/relationships", &filters, arguments.limit.limit).await?;
     match arguments.output.format {
         Format::Json => output::print_json(&list),
+        Format::Pretty if filtered && list.relationships.is_empty() => output::to_stdout("No such relationships\n"),
         Format::Pretty => output::to_stdout_in_colour(&list_text(&list)),
     }
 }
@@ -200,21 +224,7 @@ fn list_text(list: &RelationshipList) -> String {
 
 /// What an operator did or has to do, in a word each.
 fn state(relationship: &Relationship) -> String {
-    let mut words = Vec::new();
-    if relationship.frozen.is_some() {
-        words.push("frozen");
-    }
-    match &relationship.waiting {
-        Some(waiting) if waiting.rejected_at.is_none() => words.push("waiting"),
-        Some(_) => words.push("rejected"),
-        None => {}
-    }
-    if relationship.deliveries.iter().any(|delivery| delivery.drift.is_some()) {
-        words.push("drift");
-    }
-    if !relationship.conflicts.is_empty() {
-        words.push("conflict");
-    }
+    let words: Vec<_> = relationship.states().into_iter().map(RelationshipState::as_str).collect();
     if words.is_empty() { NOTHING.to_owned() } else { words.join(",") }
 }
 
@@ -389,13 +399,17 @@ mod tests {
         .unwrap()
     }
 
+    fn listed(relationships: Vec<Relationship>) -> RelationshipList {
+        RelationshipList { relationships, next_page_token: None }
+    }
+
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
     }
 
     #[test]
     fn a_list_has_one_line_a_partner() {
-        let text = plain(&list_text(&RelationshipList { relationships: vec![relationship()] }));
+        let text = plain(&list_text(&listed(vec![relationship()])));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
         assert!(lines[0].starts_with("TRUST DOMAIN"));
@@ -405,14 +419,14 @@ mod tests {
              onprem.example  degraded  auto  -      7         1h2m  12s   3d4h        2         1/1        connection \
              refused\n"
         );
-        assert!(list_text(&RelationshipList { relationships: vec![] }).contains("federation create"));
+        assert!(list_text(&listed(vec![])).contains("federation create"));
     }
 
     #[test]
     fn columns_stay_aligned_under_colours() {
         let mut other = relationship();
         other.health = Health::Healthy;
-        let text = plain(&list_text(&RelationshipList { relationships: vec![relationship(), other] }));
+        let text = plain(&list_text(&listed(vec![relationship(), other])));
         let columns: Vec<_> = text.lines().map(|line| line.find("MODE").or_else(|| line.find("auto"))).collect();
         assert!(columns.windows(2).all(|two| two[0] == two[1]), "{text}");
     }
@@ -440,7 +454,7 @@ mod tests {
 
     #[test]
     fn what_an_operator_should_know_is_in_the_list_and_in_full_below() {
-        let text = plain(&list_text(&RelationshipList { relationships: vec![held_back()] }));
+        let text = plain(&list_text(&listed(vec![held_back()])));
         assert_eq!(
             text.lines().nth(1).unwrap(),
             "onprem.example  expired  hold  frozen,waiting,drift  7         1h2m  12s   -1m1s       2         1/1        \

@@ -15,12 +15,7 @@ pub(crate) mod tag;
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    error_handling::HandleErrorLayer,
-    extract::DefaultBodyLimit,
-    middleware::from_fn,
-};
+use axum::{Router, error_handling::HandleErrorLayer, extract::DefaultBodyLimit, middleware::from_fn};
 use http::{Method, Uri};
 use service_kit::{clock::SharedClock, health::Readiness};
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};

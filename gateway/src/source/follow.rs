@@ -124,7 +124,7 @@ impl Taker<'_> {
                 source = self.name,
                 %reason,
                 "own bundle held back; what was served stays. If this is intended, accept it with \
-                 POST /v1/sources/{trust_domain}/accept"
+                 `entente gateway source accept {trust_domain}`"
             ),
             Offer::Held { .. } => {}
             Offer::Accepted => self.publish()?,

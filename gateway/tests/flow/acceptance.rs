@@ -79,11 +79,11 @@ async fn hold_waits_for_an_operator_who_sees_the_difference() {
     partner.serve(&next.bundle(7));
     let difference = refreshed(&gateway).await.waiting.unwrap().difference;
     assert!(difference.replaces_everything && difference.x509.removed.len() == 1, "{difference:?}");
-    let rejected = gateway.decide(PARTNER, "reject", json!({})).await.unwrap();
+    let rejected = gateway.decide(PARTNER, "reject", gateway.waiting(PARTNER).await).await.unwrap();
     assert!(rejected.waiting.unwrap().rejected_at.is_some());
     let again = refreshed(&gateway).await;
     assert_eq!((sequence(&again), again.waiting.unwrap().rejected_at.is_some()), (Some(6), true));
-    let nothing = gateway.decide(PARTNER, "approve", json!({})).await.unwrap_err();
+    let nothing = gateway.decide(PARTNER, "approve", gateway.waiting(PARTNER).await).await.unwrap_err();
     assert!(nothing.detail.contains("no change of `onprem.example` waits"), "{nothing:?}");
     gateway.stop().await;
     let gateway = setup.start().await;
@@ -120,7 +120,7 @@ async fn pinned_changes_only_by_name() {
     eventually("the offer", || async { gateway.relationship(PARTNER).await.waiting.is_some() }).await;
     let first = gateway.relationship(PARTNER).await.waiting.unwrap();
     assert_eq!(first.reason, OfferReason::Pinned);
-    let refused = gateway.decide(PARTNER, "approve", json!({})).await.unwrap_err();
+    let refused = gateway.decide(PARTNER, "approve", gateway.waiting(PARTNER).await).await.unwrap_err();
     assert!(refused.detail.contains("is pinned") && refused.detail.contains(&first.digest), "{refused:?}");
     let pinned = gateway.decide(PARTNER, "restore", json!({"bundle": first.digest[..12]})).await.unwrap();
     assert_eq!((sequence(&pinned), pinned.frozen, pinned.waiting), (Some(5), None, None));
@@ -231,7 +231,7 @@ async fn an_emptied_bundle_is_held_accepted_or_refused_as_the_relationship_says(
         assert_eq!((shown.waiting.is_some(), sequence(&shown) == Some(6)), (waits, accepted), "{policy}");
         if waits {
             assert_eq!(shown.waiting.unwrap().reason, OfferReason::Emptied);
-            let approved = gateway.decide(PARTNER, "approve", json!({})).await.unwrap();
+            let approved = gateway.decide(PARTNER, "approve", gateway.waiting(PARTNER).await).await.unwrap();
             assert_eq!(approved.held.unwrap().x509_authorities, 0);
             eventually("the revocation", || async { setup.issuer.state().federated[PARTNER].is_empty() }).await;
         }

@@ -42,7 +42,7 @@ async fn answers_and_problems() {
         ("/v1/relationships/Other", 400, ""),
         ("/v1/bundles/other.example", 404, "is served or held"),
         ("/v1/bundles/other.example/history", 404, "is served or held"),
-        ("/v1/bundles/onprem.example?format=der", 400, "use spiffe or pem"),
+        ("/v1/bundles/onprem.example?format=der", 400, "unknown variant `der`"),
         ("/v2", 404, "nothing is at `/v2`"),
         ("/v1/relationships/onprem.example/refresh", 405, "does not take GET"),
     ];

@@ -37,7 +37,7 @@ async fn who_did_what_when_and_why_is_listed_exported_and_verified() {
     assert_eq!(*uid, std::fs::metadata(setup.file("admin.sock")).unwrap().uid());
     assert_eq!(*pid, Some(std::process::id().try_into().unwrap()));
     assert_eq!(records[3].why, "their \"incident\"");
-    let own: AuditPage = gateway.admin.get(&format!("/v1/audit?subject={LOCAL}&last=1")).await;
+    let own: AuditPage = gateway.admin.get(&format!("/v1/audit?subject={LOCAL}&order=newest&limit=1")).await;
     assert_eq!(own.records[0].record.as_ref().unwrap().what.name(), "own_bundle.changed");
 
     let report = gateway.verify_audit().await;

@@ -12,6 +12,7 @@
 
 mod acceptance;
 mod admin;
+mod admin_api;
 mod audit;
 mod delivery;
 mod issuer_work;

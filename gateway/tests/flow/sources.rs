@@ -6,7 +6,7 @@ use federation_specs::{bundle::Bundle, bundle_json, profile::EndpointProfile};
 use gateway::{
     api::{
         audit::{Actor, AuditPage},
-        sources::{AcceptedSources, SourceList},
+        sources::{AcceptedSources, DomainSources, SourceList},
     },
     config::BundleFileFormat,
     issuer_client::IssuerClient,
@@ -105,6 +105,19 @@ fn replace(path: &PathBuf, bytes: &[u8]) {
     let new = path.with_extension("new");
     std::fs::write(&new, bytes).unwrap();
     std::fs::rename(&new, path).unwrap();
+}
+
+/// Waits until a source of [`LOCAL`] is held, and accepts what it gives.
+async fn accept(gateway: &Running, body: &serde_json::Value) -> AcceptedSources {
+    let path = format!("/v1/sources/{LOCAL}");
+    eventually("a source to be held", || async {
+        gateway.admin.get::<DomainSources>(&path).await.sources.iter().any(|source| source.held_digest.is_some())
+    })
+    .await;
+    let get = http::Request::get(&path).body(String::new()).unwrap();
+    let tag = gateway.admin.send(get).await.headers()["etag"].clone();
+    let post = http::Request::post(format!("{path}/accept")).header("if-match", tag).body(body.to_string()).unwrap();
+    serde_json::from_slice(gateway.admin.send(post).await.body()).unwrap()
 }
 
 #[tokio::test]
@@ -296,7 +309,7 @@ async fn rolled_back_and_emptied_own_bundles_are_held_until_accepted() {
     assert_eq!(served(&setup, &gateway).await.0, before);
 
     let why = json!({"why": "the issuer was restored"});
-    let accepted: AcceptedSources = gateway.admin.post(&format!("/v1/sources/{LOCAL}/accept"), &why).await.unwrap();
+    let accepted: AcceptedSources = accept(&gateway, &why).await;
     assert_eq!(accepted.accepted, ["issuer"]);
     assert_eq!(served(&setup, &gateway).await.0.sequence(), Some(2));
     setup.issuer.state().own = Bundle::new(td(LOCAL)).with_sequence(Some(3));
@@ -305,7 +318,7 @@ async fn rolled_back_and_emptied_own_bundles_are_held_until_accepted() {
         list.sources[0].held.as_ref().is_some_and(|held| held.contains("lost all its keys"))
     })
     .await;
-    let _: AcceptedSources = gateway.admin.post(&format!("/v1/sources/{LOCAL}/accept"), &json!({})).await.unwrap();
+    let _: AcceptedSources = accept(&gateway, &json!({})).await;
     assert!(served(&setup, &gateway).await.0.is_empty());
 
     // Every step has its record, once, restart or not.

@@ -30,17 +30,11 @@ const JSON_LINES: &str = "application/jsonl";
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
-        Operation::new(
-            HttpMethod::Get,
-            "/v1/audit",
-            Role::Viewer,
-            ("listAudit", "Records of the audit log"),
-            list,
-        )
-        .paged::<Filter>()
-        .answers::<AuditPage>()
-        .tagged()
-        .problems(&[Kind::BadTrustDomain, Kind::DatabaseFailure]),
+        Operation::new(HttpMethod::Get, "/v1/audit", Role::Viewer, ("listAudit", "Records of the audit log"), list)
+            .paged::<Filter>()
+            .answers::<AuditPage>()
+            .tagged()
+            .problems(&[Kind::BadTrustDomain, Kind::DatabaseFailure]),
         Operation::new(
             HttpMethod::Get,
             "/v1/audit/export",

@@ -105,7 +105,8 @@ async fn list(State(admin): State<Admin>, Params(pages): Params<Pages>) -> Resul
         let now = domain.current()?;
         Some(BundleSummary::new(&now.bundle, BundleKind::Own, &now.digest, now.changed_at))
     });
-    let all = own.chain(admin.partners.list().iter().map(|held| summary(held)));
+    let partners = admin.partners.list();
+    let all = own.chain(partners.iter().map(|held| summary(held)));
     let mut all: Vec<_> = all.map(|bundle| (key(&bundle), bundle)).collect();
     all.sort_by(|(a, _), (b, _)| a.cmp(b));
     let rest = all.into_iter().skip_while(|(key, _)| page.after().is_some_and(|after| key.as_str() <= after));

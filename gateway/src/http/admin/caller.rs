@@ -85,9 +85,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AdminError> {
         match parts.extensions.get::<ConnectInfo<Self>>() {
             Some(ConnectInfo(caller)) => Ok(caller.clone()),
-            None => {
-                Err(AdminError::RoleNeeded { caller: "the caller".to_owned(), has: None, needed: Role::Viewer })
-            }
+            None => Err(AdminError::RoleNeeded { caller: "the caller".to_owned(), has: None, needed: Role::Viewer }),
         }
     }
 }

@@ -246,7 +246,8 @@ impl Operation {
         }
         let mut responses = ResponsesBuilder::new().response("200", success.build());
         if self.tagged && self.method == HttpMethod::Get {
-            let unchanged = ResponseBuilder::new().description("The client's copy is still good.").header("ETag", tag());
+            let unchanged =
+                ResponseBuilder::new().description("The client's copy is still good.").header("ETag", tag());
             responses = responses.response("304", unchanged.build());
         }
         let mut kinds = self.problems.clone();
@@ -263,10 +264,7 @@ impl Operation {
 fn problem(kinds: &[Kind]) -> Response {
     let types: Vec<String> = kinds.iter().map(|kind| format!("`{}`", kind.uri())).collect();
     let schema: RefOr<Schema> = Ref::from_schema_name(Problem::name()).into();
-    ResponseBuilder::new()
-        .description(types.join(", "))
-        .content(PROBLEM_MEDIA_TYPE, Content::new(Some(schema)))
-        .build()
+    ResponseBuilder::new().description(types.join(", ")).content(PROBLEM_MEDIA_TYPE, Content::new(Some(schema))).build()
 }
 
 fn filter(method: &HttpMethod) -> MethodFilter {

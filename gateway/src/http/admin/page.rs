@@ -113,9 +113,12 @@ mod tests {
         let page = Page::new("numbers", &"even", Some(1), None).unwrap();
         let token = page.cut(vec![1, 2], ToString::to_string).1.unwrap();
         assert!(Page::new("numbers", &"even", None, Some(&token)).is_ok());
-        for (name, filter, token) in
-            [("others", "even", token.as_str()), ("numbers", "odd", &token), ("numbers", "even", "%"), ("numbers", "even", &"A".repeat(2000))]
-        {
+        for (name, filter, token) in [
+            ("others", "even", token.as_str()),
+            ("numbers", "odd", &token),
+            ("numbers", "even", "%"),
+            ("numbers", "even", &"A".repeat(2000)),
+        ] {
             assert!(matches!(Page::new(name, &filter, None, Some(token)), Err(AdminError::PageToken)));
         }
         for limit in [0, MAX_LIMIT + 1] {

@@ -55,7 +55,9 @@ pub(super) fn operations() -> Vec<Operation> {
             ("acceptSources", "Publish what the held sources of a trust domain give"),
             accept,
         )
-        .remark("If-Match is needed, with the ETag of the trust domain's sources, so that what was looked at is published.")
+        .remark(
+            "If-Match is needed, with the ETag of the trust domain's sources, so that what was looked at is published.",
+        )
         .optional_body::<ReasonRequest>()
         .answers::<AcceptedSources>()
         .tagged()
@@ -97,7 +99,12 @@ fn describe(trust_domain: &TrustDomain, status: SourceStatus) -> Source {
 fn tag_of(statuses: &[SourceStatus]) -> Tag {
     let state = |status: &SourceStatus| {
         let digest = |bundle: &Option<_>| bundle.as_deref().map(content_digest);
-        (status.key.clone(), digest(&status.accepted), digest(&status.offered), status.held.map(|held| held.to_string()))
+        (
+            status.key.clone(),
+            digest(&status.accepted),
+            digest(&status.offered),
+            status.held.map(|held| held.to_string()),
+        )
     };
     Tag::of(&statuses.iter().map(state).collect::<Vec<_>>())
 }

@@ -146,6 +146,11 @@ impl Running {
         problem.detail
     }
 
+    /// The digest of the bundle that waits, as the body of a decision about it.
+    pub async fn waiting(&self, name: &str) -> Value {
+        json!({ "digest": self.relationship(name).await.waiting.map(|waiting| waiting.digest) })
+    }
+
     /// Takes a decision about a relationship.
     pub async fn decide(&self, name: &str, verb: &str, body: Value) -> Result<api::Relationship, api::Problem> {
         let path = format!("/v1/relationships/{name}/{verb}");
