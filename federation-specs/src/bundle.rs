@@ -4,12 +4,12 @@
 mod authority;
 mod pem;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use authority::{JwtAuthority, MAX_KEY_ID_BYTES, X509Authority};
 pub use pem::MAX_PEM_BYTES;
+use rpds::RedBlackTreeMapSync;
 
 use crate::certificate::CertificateError;
 use crate::id::TrustDomain;
@@ -206,10 +206,11 @@ fn same_set<T, K: Ord>(these: &[T], those: &[T], key: impl Fn(&T) -> K) -> bool 
 }
 
 /// Bundles by trust domain. A bundle is only ever found under its own name.
-/// Clones share everything until one of them changes.
+/// Versions share what they have in common: a clone costs nothing, and a
+/// change costs its own size however many bundles there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BundleSet {
-    bundles: Arc<BTreeMap<TrustDomain, Arc<Bundle>>>,
+    bundles: RedBlackTreeMapSync<TrustDomain, Arc<Bundle>>,
 }
 
 impl BundleSet {
@@ -225,15 +226,16 @@ impl BundleSet {
 
     /// Holds `bundle` under its own name, giving back the one it replaces.
     pub fn insert(&mut self, bundle: Arc<Bundle>) -> Option<Arc<Bundle>> {
-        Arc::make_mut(&mut self.bundles).insert(bundle.trust_domain().clone(), bundle)
+        let replaced = self.bundles.get(bundle.trust_domain()).cloned();
+        self.bundles.insert_mut(bundle.trust_domain().clone(), bundle);
+        replaced
     }
 
     /// Takes the bundle of that trust domain out.
     pub fn remove(&mut self, trust_domain: &TrustDomain) -> Option<Arc<Bundle>> {
-        if !self.bundles.contains_key(trust_domain) {
-            return None;
-        }
-        Arc::make_mut(&mut self.bundles).remove(trust_domain)
+        let removed = self.bundles.get(trust_domain).cloned()?;
+        self.bundles.remove_mut(trust_domain);
+        Some(removed)
     }
 
     /// Every bundle, by trust domain name.
@@ -243,7 +245,7 @@ impl BundleSet {
 
     /// How many bundles are held.
     pub fn len(&self) -> usize {
-        self.bundles.len()
+        self.bundles.size()
     }
 
     /// Whether no bundle is held.
@@ -254,8 +256,11 @@ impl BundleSet {
 
 impl FromIterator<Arc<Bundle>> for BundleSet {
     fn from_iter<I: IntoIterator<Item = Arc<Bundle>>>(bundles: I) -> Self {
-        let bundles = bundles.into_iter().map(|bundle| (bundle.trust_domain().clone(), bundle)).collect();
-        Self { bundles: Arc::new(bundles) }
+        let mut set = Self::new();
+        for bundle in bundles {
+            set.insert(bundle);
+        }
+        set
     }
 }
 

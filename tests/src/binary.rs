@@ -28,13 +28,15 @@ fn locate() -> Result<PathBuf> {
         return Ok(path);
     }
     let test = env::current_exe()?;
-    // <target>/<profile>/deps/<test>
-    let profile = test.ancestors().nth(2).context("this test runs from no cargo target folder")?;
+    // <target>/<profile>/deps/<test>, or <target>/<profile>/<program>
+    let folder = test.parent().filter(|folder| folder.file_name().is_some_and(|name| name == "deps"));
+    let profile = folder.unwrap_or(&test).parent().context("this test runs from no cargo target folder")?;
     let target = profile.parent().context("this test runs from no cargo target folder")?;
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(repository()).env("CARGO_TARGET_DIR", target);
-    if profile.file_name().is_some_and(|name| name == "release") {
-        cargo.arg("--release");
+    match profile.file_name() {
+        Some(name) if name != "debug" => drop(cargo.arg("--profile").arg(name)),
+        _ => {}
     }
     let status = cargo.status().context("cannot run cargo to build `entente`")?;
     if !status.success() {

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::test_data::*;
 
@@ -96,4 +98,35 @@ fn a_set_finds_bundles_by_their_own_name_only() {
     assert_eq!(set.remove(&trust_domain("one")), Some(newer));
     assert_eq!(set.remove(&trust_domain("one")), None);
     assert!(!set.is_empty());
+}
+
+proptest::proptest! {
+    /// Every version of a set goes on saying what a map says that went through the same changes.
+    #[test]
+    fn a_set_and_its_earlier_versions_agree_with_a_map(
+        changes in proptest::collection::vec((0_usize..40, proptest::option::of(1_u64..1000)), 0..200)
+    ) {
+        let (mut set, mut map) = (BundleSet::new(), BTreeMap::<TrustDomain, Arc<Bundle>>::new());
+        let mut versions = Vec::new();
+        for (number, sequence) in changes {
+            let name = trust_domain(&format!("td-{number}.example"));
+            match sequence {
+                Some(_) => {
+                    let bundle = Arc::new(Bundle::new(name.clone()).with_sequence(sequence));
+                    proptest::prop_assert_eq!(set.insert(bundle.clone()), map.insert(name, bundle));
+                }
+                None => proptest::prop_assert_eq!(set.remove(&name), map.remove(&name)),
+            }
+            versions.push((set.clone(), map.clone()));
+        }
+        for (set, map) in versions {
+            proptest::prop_assert_eq!(set.iter().collect::<Vec<_>>(), map.values().collect::<Vec<_>>());
+            proptest::prop_assert_eq!((set.len(), set.is_empty()), (map.len(), map.is_empty()));
+            for number in 0..40 {
+                let name = trust_domain(&format!("td-{number}.example"));
+                proptest::prop_assert_eq!(set.get(&name), map.get(&name));
+            }
+            proptest::prop_assert_eq!(&map.values().cloned().collect::<BundleSet>(), &set);
+        }
+    }
 }
