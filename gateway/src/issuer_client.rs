@@ -1,6 +1,8 @@
 //! What the gateway asks of a local trust domain's issuer, through the SPIRE Server API: an Entente issuer or a SPIRE
 //! server alike.
 
+mod watch;
+
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use federation_specs::{
@@ -9,8 +11,7 @@ use federation_specs::{
     id::TrustDomain,
     proto::{
         entente::federation::{
-            ReportRefreshRequest, WatchRelationshipsRequest, WatchRelationshipsResponse,
-            federation_work_client::FederationWorkClient,
+            ReportRefreshRequest, WatchRelationshipsRequest, federation_work_client::FederationWorkClient,
         },
         server::{
             bundle::{
@@ -30,14 +31,17 @@ use service_kit::{
     clock::SharedClock,
     grpc::connect::{self, ConnectError},
 };
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
+
+pub use watch::{RelationshipWatch, WatchUpdate};
 
 use crate::partners::content_digest;
 
 /// Longest time one call may take.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Largest message accepted from an issuer: ten thousand relationships with their bundles.
+/// Largest message accepted from an issuer: a page of relationships or bundles, each with a bundle of the largest size
+/// a person would still call one.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Relationships asked for at once.
@@ -266,7 +270,7 @@ impl IssuerClient {
     pub async fn watch_relationships(&self) -> Result<RelationshipWatch, IssuerError> {
         let mut client = self.work();
         let stream = self.call("WatchRelationships", client.watch_relationships(WatchRelationshipsRequest {})).await?;
-        Ok(RelationshipWatch { client: self.clone(), stream })
+        Ok(RelationshipWatch::new(self.clone(), stream))
     }
 
     /// Every relationship created at the issuer.
@@ -364,30 +368,6 @@ impl IssuerClient {
 
     fn unusable(&self, call: &'static str, cause: &ConvertError) -> IssuerError {
         self.bad(call, format!("an unusable bundle: {cause}"))
-    }
-}
-
-/// The relationships of one issuer as they change.
-#[derive(Debug)]
-pub struct RelationshipWatch {
-    client: IssuerClient,
-    stream: Streaming<WatchRelationshipsResponse>,
-}
-
-impl RelationshipWatch {
-    /// The next list, however long it takes; `None` when the issuer ended the stream.
-    ///
-    /// # Errors
-    /// [`IssuerError`].
-    pub async fn next(&mut self) -> Result<Option<WatchRelationshipsResponse>, IssuerError> {
-        let call = "WatchRelationships";
-        let message = self.stream.message().await.map_err(|status| self.client.refused(call, &status))?;
-        match message {
-            Some(list) if list.relationships.len() > MAX_RELATIONSHIPS => {
-                Err(self.client.bad(call, format!("more than {MAX_RELATIONSHIPS} relationships")))
-            }
-            message => Ok(message),
-        }
     }
 }
 

@@ -74,7 +74,7 @@ struct LaneState {
     /// Whether it was said which partners are wanted. Before, nothing is taken back.
     told: bool,
     /// Partners whose changes at the issuer are shown and not corrected.
-    shown_only: Arc<BTreeSet<TrustDomain>>,
+    shown_only: HashSet<TrustDomain>,
     /// When what the issuer holds is compared the next time.
     next_compare: Option<OffsetDateTime>,
 }
@@ -112,33 +112,42 @@ impl Deliveries {
         &self.metrics
     }
 
-    /// Says which partners' bundles each issuer receives from now on. Bundles of others that were delivered before are
-    /// taken back. Changes at the issuer are only shown for the partners of `shown_only`.
-    pub fn set_wanted(
-        &self,
-        mut wanted: BTreeMap<TrustDomain, BTreeSet<TrustDomain>>,
-        shown_only: BTreeSet<TrustDomain>,
-    ) {
-        let shown_only = Arc::new(shown_only);
+    /// Says who receives the partner's bundle from now on; it is taken back from the others. Changes of it at an issuer
+    /// are only shown if `shown_only`.
+    pub fn want(&self, partner: &TrustDomain, receivers: &BTreeSet<TrustDomain>, shown_only: bool) {
         for lane in self.lanes.values() {
-            let wanted = wanted.remove(&lane.local).unwrap_or_default();
             let mut state = lane.state();
-            state.shown_only = Arc::clone(&shown_only);
-            if state.wanted == wanted && state.told {
+            if shown_only {
+                state.shown_only.insert(partner.clone());
+            } else {
+                state.shown_only.remove(partner);
+            }
+            let wanted = receivers.contains(&lane.local);
+            if wanted == state.wanted.contains(partner) {
                 continue;
             }
-            state.told = true;
-            state.verified.retain(|partner| wanted.contains(partner));
-            state.forced.retain(|partner| wanted.contains(partner));
-            let changed: Vec<_> = wanted.symmetric_difference(&state.wanted).cloned().collect();
-            for partner in &changed {
-                state.retries.remove(partner);
+            if wanted {
+                state.wanted.insert(partner.clone());
+            } else {
+                state.wanted.remove(partner);
+                state.verified.remove(partner);
+                state.forced.remove(partner);
             }
-            state.due.extend(changed);
-            // Also what was delivered before the gateway started and is not wanted any more.
-            let gone: Vec<_> = state.delivered().filter(|partner| !wanted.contains(*partner)).cloned().collect();
+            state.retries.remove(partner);
+            state.due.insert(partner.clone());
+            drop(state);
+            lane.wake.notify_one();
+        }
+    }
+
+    /// Everything wanted was said: what was delivered before the gateway started and is not wanted any more is taken
+    /// back from now on.
+    pub fn all_told(&self) {
+        for lane in self.lanes.values() {
+            let mut state = lane.state();
+            state.told = true;
+            let gone: Vec<_> = state.delivered().filter(|partner| !state.wanted.contains(*partner)).cloned().collect();
             state.due.extend(gone);
-            state.wanted = wanted;
             drop(state);
             lane.wake.notify_one();
         }

@@ -18,7 +18,7 @@ use super::{
     decisions::Decisions,
     deliver::Deliveries,
     policy::Drift,
-    relationship::{Definition, IssuerRelationship, merge},
+    relationship::{ByIssuer, Definition, IssuerRelationship, merge},
     task::{Request, Shared, Task},
     updater::Updater,
 };
@@ -86,7 +86,7 @@ pub struct Manager {
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
-    configured: Vec<ConfiguredRelationship>,
+    configured: BTreeMap<TrustDomain, ConfiguredRelationship>,
     rules: RelationshipRules,
     state: Mutex<State>,
     tasks: TaskTracker,
@@ -95,7 +95,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct State {
-    by_issuer: BTreeMap<TrustDomain, Vec<IssuerRelationship>>,
+    by_issuer: ByIssuer,
     running: BTreeMap<TrustDomain, Running>,
     /// States of relationships that do not run, from the store or from before they were removed.
     idle: HashMap<TrustDomain, RefreshState>,
@@ -136,9 +136,13 @@ impl Manager {
         let definitions: Vec<_> = configured.iter().map(|item| (item.trust_domain.clone(), recorded(item))).collect();
         updater.store().record_configuration(&definitions).await?;
         let shared = Shared { updater, deliveries, fetches: Semaphore::new(MAX_CONCURRENT_FETCHES) };
+        let by_partner = |items: Vec<IssuerRelationship>| {
+            items.into_iter().map(|item| (item.trust_domain.clone(), item)).collect::<BTreeMap<_, _>>()
+        };
+        let by_issuer = by_issuer.into_iter().map(|(local, items)| (local, by_partner(items))).collect();
         let inner = Inner {
             shared: Arc::new(shared),
-            configured,
+            configured: configured.into_iter().map(|item| (item.trust_domain.clone(), item)).collect(),
             rules,
             state: Mutex::new(State { by_issuer, running: BTreeMap::new(), idle }),
             tasks: TaskTracker::new(),
@@ -149,7 +153,12 @@ impl Manager {
 
     /// Starts the tasks of every relationship known.
     pub fn start(&self) {
-        self.reconcile(&mut self.state());
+        let mut state = self.state();
+        let at_issuers = state.by_issuer.values().flat_map(BTreeMap::keys);
+        let partners = self.inner.configured.keys().chain(at_issuers).cloned().collect();
+        self.reconcile(&mut state, &partners);
+        drop(state);
+        self.inner.shared.deliveries.all_told();
         self.inner.tasks.spawn(self.clone().watch_ages());
     }
 
@@ -163,7 +172,7 @@ impl Manager {
             }
             let now = clock.now();
             let ages: Vec<_> = self.state().running.values().map(|one| (one.definition(), one.status())).collect();
-            let mut news = false;
+            let mut news = BTreeSet::new();
             for (definition, status) in ages {
                 let partner = &definition.trust_domain;
                 let held = self.inner.shared.updater.partners().get(partner);
@@ -173,13 +182,12 @@ impl Manager {
                     continue;
                 }
                 match self.decisions().set_expired(partner, expired).await {
-                    Ok(changed) => news |= changed,
+                    Ok(true) => drop(news.insert(partner.clone())),
+                    Ok(false) => {}
                     Err(error) => tracing::warn!(trust_domain = %partner, %error, "age of the bundle not stored"),
                 }
             }
-            if news {
-                self.reconcile(&mut self.state());
-            }
+            self.reconcile(&mut self.state(), &news);
         }
     }
 
@@ -195,18 +203,35 @@ impl Manager {
         self.inner.shared.deliveries.verify(local);
     }
 
-    /// Replaces the relationships of one issuer.
-    pub fn set_issuer_relationships(&self, local: &TrustDomain, relationships: Vec<IssuerRelationship>) {
+    /// What an issuer says to hold of these partners.
+    pub fn issuer_holds(&self, local: &TrustDomain, relationships: &[IssuerRelationship]) {
         let observed = relationships
             .iter()
             .map(|item| (item.trust_domain.clone(), item.bundle.as_ref().map(|bundle| content_digest(bundle))));
         self.inner.shared.deliveries.observe(local, observed.collect());
-        let mut state = self.state();
-        if state.by_issuer.get(local) == Some(&relationships) {
+    }
+
+    /// Takes over relationships that were created, changed or removed at one issuer; the others stay.
+    pub fn change_issuer_relationships(
+        &self,
+        local: &TrustDomain,
+        changed: Vec<IssuerRelationship>,
+        removed: BTreeSet<TrustDomain>,
+    ) {
+        if changed.is_empty() && removed.is_empty() {
             return;
         }
-        state.by_issuer.insert(local.clone(), relationships);
-        self.reconcile(&mut state);
+        let mut state = self.state();
+        let relationships = state.by_issuer.entry(local.clone()).or_default();
+        for partner in &removed {
+            relationships.remove(partner);
+        }
+        let mut partners = removed;
+        for item in changed {
+            partners.insert(item.trust_domain.clone());
+            relationships.insert(item.trust_domain.clone(), item);
+        }
+        self.reconcile(&mut state, &partners);
     }
 
     /// Fetches a partner's bundle now and waits for the outcome: whether a new bundle is in force.
@@ -370,35 +395,28 @@ impl Manager {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn reconcile(&self, state: &mut State) {
+    /// Brings tasks and deliveries of these partners to what they should be now.
+    fn reconcile(&self, state: &mut State, partners: &BTreeSet<TrustDomain>) {
         if self.inner.cancelled.is_cancelled() {
             return;
         }
-        let definitions = merge(&self.inner.configured, &state.by_issuer, self.inner.rules.default_policy());
-        let mut wanted: BTreeMap<TrustDomain, BTreeSet<TrustDomain>> = BTreeMap::new();
-        let mut shown_only = BTreeSet::new();
-        for definition in definitions.values() {
-            if definition.policy.drift == Drift::Show {
-                shown_only.insert(definition.trust_domain.clone());
-            }
-            if self.decisions().control(&definition.trust_domain).expired_at.is_some() {
+        let deliveries = &self.inner.shared.deliveries;
+        for partner in partners {
+            let configured = self.inner.configured.get(partner);
+            let Some(definition) = merge(partner, configured, &state.by_issuer, self.inner.rules.default_policy()) else {
+                deliveries.want(partner, &BTreeSet::new(), false);
+                if let Some(running) = state.running.remove(partner) {
+                    running.cancelled.cancel();
+                    state.idle.insert(partner.clone(), running.status());
+                    tracing::info!(trust_domain = %partner, "relationship removed");
+                }
                 continue;
-            }
-            for local in &definition.receivers {
-                wanted.entry(local.clone()).or_default().insert(definition.trust_domain.clone());
-            }
-        }
-        let gone: Vec<TrustDomain> =
-            state.running.keys().filter(|partner| !definitions.contains_key(partner)).cloned().collect();
-        for partner in gone {
-            if let Some(running) = state.running.remove(&partner) {
-                running.cancelled.cancel();
-                state.idle.insert(partner.clone(), running.status());
-                tracing::info!(trust_domain = %partner, "relationship removed");
-            }
-        }
-        for (partner, definition) in definitions {
-            match state.running.get(&partner) {
+            };
+            let expired = self.decisions().control(partner).expired_at.is_some();
+            let shown_only = definition.policy.drift == Drift::Show;
+            let nobody = BTreeSet::new();
+            deliveries.want(partner, if expired { &nobody } else { &definition.receivers }, shown_only);
+            match state.running.get(partner) {
                 Some(running) => {
                     running.definition.send_if_modified(|current| {
                         let changed = **current != definition;
@@ -409,13 +427,12 @@ impl Manager {
                     });
                 }
                 None => {
-                    let status = state.idle.remove(&partner).unwrap_or_default();
+                    let status = state.idle.remove(partner).unwrap_or_default();
                     let running = self.spawn(definition, status);
-                    state.running.insert(partner, running);
+                    state.running.insert(partner.clone(), running);
                 }
             }
         }
-        self.inner.shared.deliveries.set_wanted(wanted, shown_only);
     }
 
     fn spawn(&self, definition: Definition, status: RefreshState) -> Running {

@@ -114,62 +114,59 @@ impl Definition {
     }
 }
 
-/// One definition a partner from the configuration and from each issuer's relationships.
+/// The relationships of every issuer, by local trust domain and partner.
+pub type ByIssuer = BTreeMap<TrustDomain, BTreeMap<TrustDomain, IssuerRelationship>>;
+
+/// The one definition of a partner from the configuration and from each issuer's relationships; `None` if nobody names
+/// the partner.
 ///
 /// The configuration wins, as in SPIRE; among issuers the first by name of its trust domain does. An issuer that names
 /// the same endpoint joins the receivers; one that names another is listed as a conflict and receives nothing, because
 /// a partner has one bundle. Relationships of issuers have `default_policy`.
 pub fn merge(
-    configured: &[ConfiguredRelationship],
-    by_issuer: &BTreeMap<TrustDomain, Vec<IssuerRelationship>>,
+    partner: &TrustDomain,
+    configured: Option<&ConfiguredRelationship>,
+    by_issuer: &ByIssuer,
     default_policy: Policy,
-) -> BTreeMap<TrustDomain, Definition> {
-    let mut merged: BTreeMap<TrustDomain, Definition> = configured
-        .iter()
-        .map(|item| {
-            let definition = Definition {
-                trust_domain: item.trust_domain.clone(),
-                url: item.url.clone(),
-                profile: item.profile.clone(),
-                origin: Origin::Config,
-                receivers: item.local_trust_domains.clone(),
-                conflicts: BTreeSet::new(),
-                ca: item.ca.clone(),
-                bootstrap: item.bootstrap.clone().map(Bootstrap::from),
-                policy: item.policy,
-            };
-            (item.trust_domain.clone(), definition)
-        })
-        .collect();
-    for (local, relationships) in by_issuer {
-        for item in relationships.iter().filter(|item| item.trust_domain != *local) {
-            match merged.get_mut(&item.trust_domain) {
-                None => {
-                    let definition = Definition {
-                        trust_domain: item.trust_domain.clone(),
-                        url: item.url.clone(),
-                        profile: item.profile.clone(),
-                        origin: Origin::Issuer,
-                        receivers: BTreeSet::from([local.clone()]),
-                        conflicts: BTreeSet::new(),
-                        ca: None,
-                        bootstrap: item.bundle.clone().map(Bootstrap::Bundle),
-                        policy: default_policy,
-                    };
-                    merged.insert(item.trust_domain.clone(), definition);
+) -> Option<Definition> {
+    let mut merged = configured.map(|item| Definition {
+        trust_domain: item.trust_domain.clone(),
+        url: item.url.clone(),
+        profile: item.profile.clone(),
+        origin: Origin::Config,
+        receivers: item.local_trust_domains.clone(),
+        conflicts: BTreeSet::new(),
+        ca: item.ca.clone(),
+        bootstrap: item.bootstrap.clone().map(Bootstrap::from),
+        policy: item.policy,
+    });
+    for (local, relationships) in by_issuer.iter().filter(|(local, _)| *local != partner) {
+        let Some(item) = relationships.get(partner) else { continue };
+        match &mut merged {
+            None => {
+                merged = Some(Definition {
+                    trust_domain: item.trust_domain.clone(),
+                    url: item.url.clone(),
+                    profile: item.profile.clone(),
+                    origin: Origin::Issuer,
+                    receivers: BTreeSet::from([local.clone()]),
+                    conflicts: BTreeSet::new(),
+                    ca: None,
+                    bootstrap: item.bundle.clone().map(Bootstrap::Bundle),
+                    policy: default_policy,
+                });
+            }
+            Some(definition) if definition.url == item.url && definition.profile == item.profile => {
+                definition.receivers.insert(local.clone());
+                if definition.bootstrap.is_none() {
+                    definition.bootstrap = item.bundle.clone().map(Bootstrap::Bundle);
                 }
-                Some(definition) if definition.url == item.url && definition.profile == item.profile => {
-                    definition.receivers.insert(local.clone());
-                    if definition.bootstrap.is_none() {
-                        definition.bootstrap = item.bundle.clone().map(Bootstrap::Bundle);
-                    }
-                }
-                Some(definition) if definition.receivers.contains(local) => {
-                    // The configuration already says where this issuer's copy comes from.
-                }
-                Some(definition) => {
-                    definition.conflicts.insert(local.clone());
-                }
+            }
+            Some(definition) if definition.receivers.contains(local) => {
+                // The configuration already says where this issuer's copy comes from.
+            }
+            Some(definition) => {
+                definition.conflicts.insert(local.clone());
             }
         }
     }
@@ -236,20 +233,22 @@ mod tests {
         assert_eq!(IssuerRelationship::from_proto(&foreign).unwrap().bundle, None);
     }
 
+    fn issuer(local: &str, items: impl IntoIterator<Item = IssuerRelationship>) -> ByIssuer {
+        let items = items.into_iter().map(|item| (item.trust_domain.clone(), item)).collect();
+        BTreeMap::from([(td(local), items)])
+    }
+
     #[test]
     fn the_configuration_wins_and_conflicts_are_listed() {
-        let configured = [configured("p.example", "https://one.example/", &["a.example"])];
-        let by_issuer = BTreeMap::from([
-            (td("a.example"), vec![at_issuer("p.example", "https://two.example/")]),
-            (td("b.example"), vec![at_issuer("p.example", "https://one.example/")]),
-            (
-                td("c.example"),
-                vec![at_issuer("p.example", "https://three.example/"), at_issuer("c.example", "https://x/")],
-            ),
-        ]);
-        let merged = merge(&configured, &by_issuer, Policy::default());
-        assert_eq!(merged.len(), 1, "{merged:?}");
-        let definition = &merged[&td("p.example")];
+        let configured = configured("p.example", "https://one.example/", &["a.example"]);
+        let mut by_issuer = issuer("a.example", [at_issuer("p.example", "https://two.example/")]);
+        by_issuer.extend(issuer("b.example", [at_issuer("p.example", "https://one.example/")]));
+        let both = [at_issuer("p.example", "https://three.example/"), at_issuer("c.example", "https://x/")];
+        by_issuer.extend(issuer("c.example", both));
+        let merged = |name: &str, configured| merge(&td(name), configured, &by_issuer, Policy::default());
+        assert_eq!(merged("c.example", None), None, "no domain is a partner of its own");
+        assert_eq!(merged("other.example", None), None);
+        let definition = merged("p.example", Some(&configured)).unwrap();
         assert_eq!(definition.url.to_string(), "https://one.example/");
         assert_eq!(definition.origin, Origin::Config);
         assert_eq!(definition.receivers, BTreeSet::from([td("a.example"), td("b.example")]));
@@ -258,16 +257,12 @@ mod tests {
 
     #[test]
     fn issuers_share_one_definition_a_partner() {
-        let by_issuer = BTreeMap::from([
-            (td("a.example"), vec![at_issuer("p.example", "https://one.example/")]),
-            (
-                td("b.example"),
-                vec![at_issuer("p.example", "https://one.example/"), at_issuer("q.example", "https://q/")],
-            ),
-        ]);
-        let merged = merge(&[], &by_issuer, Policy::default());
-        assert_eq!(merged[&td("p.example")].receivers.len(), 2);
-        assert_eq!(merged[&td("p.example")].origin, Origin::Issuer);
-        assert_eq!(merged[&td("q.example")].receivers, BTreeSet::from([td("b.example")]));
+        let mut by_issuer = issuer("a.example", [at_issuer("p.example", "https://one.example/")]);
+        let both = [at_issuer("p.example", "https://one.example/"), at_issuer("q.example", "https://q/")];
+        by_issuer.extend(issuer("b.example", both));
+        let merged = |name: &str| merge(&td(name), None, &by_issuer, Policy::default()).unwrap();
+        assert_eq!(merged("p.example").receivers.len(), 2);
+        assert_eq!(merged("p.example").origin, Origin::Issuer);
+        assert_eq!(merged("q.example").receivers, BTreeSet::from([td("b.example")]));
     }
 }

@@ -6,17 +6,14 @@ use std::{
     time::Duration,
 };
 
-use federation_specs::{
-    id::TrustDomain,
-    proto::{entente::federation::RefreshRequest as RefreshCall, types::FederationRelationship},
-};
+use federation_specs::{id::TrustDomain, proto::entente::federation::RefreshRequest as RefreshCall};
 use service_kit::{BoxError, backoff::Backoff, clock::SharedClock, lifecycle::Shutdown};
 use tokio::task::JoinSet;
 
 use super::{manager::Manager, relationship::IssuerRelationship};
 use crate::{
     api::RefreshRequest,
-    issuer_client::{IssuerClient, IssuerError, RelationshipWatch},
+    issuer_client::{IssuerClient, IssuerError, RelationshipWatch, WatchUpdate},
     store::Store,
 };
 
@@ -25,6 +22,9 @@ pub const LIST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Refresh requests of one issuer worked on at the same time; further ones wait.
 const MAX_REFRESH_REQUESTS: usize = 256;
+
+/// Relationships stored in one transaction.
+const MAX_SAVED_AT_ONCE: usize = 500;
 
 /// Waits after failures.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -36,10 +36,12 @@ pub struct IssuerWork {
     manager: Manager,
     store: Store,
     clock: SharedClock,
-    /// The relationships as they are stored.
-    stored: BTreeMap<TrustDomain, IssuerRelationship>,
-    /// What could not be used, so that it is logged once.
-    unusable: BTreeSet<String>,
+    /// The relationships as last seen at the issuer.
+    known: BTreeMap<TrustDomain, IssuerRelationship>,
+    /// Those of them that may be stored otherwise.
+    unsaved: BTreeSet<TrustDomain>,
+    /// What could not be used and why, by trust domain, so that it is logged once.
+    unusable: BTreeMap<String, String>,
     reports: JoinSet<()>,
 }
 
@@ -52,8 +54,17 @@ impl IssuerWork {
         clock: SharedClock,
         stored: Vec<IssuerRelationship>,
     ) -> Self {
-        let stored = stored.into_iter().map(|item| (item.trust_domain.clone(), item)).collect();
-        Self { client, manager, store, clock, stored, unusable: BTreeSet::new(), reports: JoinSet::new() }
+        let known = stored.into_iter().map(|item| (item.trust_domain.clone(), item)).collect();
+        Self {
+            client,
+            manager,
+            store,
+            clock,
+            known,
+            unsaved: BTreeSet::new(),
+            unusable: BTreeMap::new(),
+            reports: JoinSet::new(),
+        }
     }
 
     /// Runs until `shutdown`.
@@ -105,25 +116,24 @@ impl IssuerWork {
     async fn list(&mut self, retry: &mut Backoff) -> Result<Duration, IssuerError> {
         let relationships = self.client.list_relationships().await?;
         retry.reset();
-        self.update(&relationships).await;
+        self.update(WatchUpdate { complete: true, relationships, ..WatchUpdate::default() }).await;
         Ok(LIST_INTERVAL)
     }
 
     async fn watch(&mut self, mut watch: RelationshipWatch, retry: &mut Backoff) -> Result<(), IssuerError> {
-        let mut first = true;
         loop {
-            let message = tokio::select! {
-                message = watch.next() => message?,
+            let update = tokio::select! {
+                update = watch.next() => update?,
                 Some(_) = self.reports.join_next() => continue,
             };
-            let Some(message) = message else { return Ok(()) };
+            let Some(mut update) = update else { return Ok(()) };
             retry.reset();
-            self.update(&message.relationships).await;
+            let (first, requests) = (update.complete, std::mem::take(&mut update.refresh_requests));
+            self.update(update).await;
             if first {
                 self.manager.issuer_is_back(self.client.trust_domain());
-                first = false;
             }
-            for request in message.refresh_requests {
+            for request in requests {
                 if self.reports.len() >= MAX_REFRESH_REQUESTS {
                     self.reports.join_next().await;
                 }
@@ -132,34 +142,66 @@ impl IssuerWork {
         }
     }
 
-    async fn update(&mut self, messages: &[FederationRelationship]) {
-        let local = self.client.trust_domain();
-        let mut now = BTreeMap::new();
-        let mut unusable = BTreeSet::new();
-        for message in messages {
+    /// Takes over what is new and stores it; what could not be stored is tried again with the next news.
+    async fn update(&mut self, update: WatchUpdate) {
+        let local = self.client.trust_domain().clone();
+        let mut gone: BTreeSet<TrustDomain> =
+            update.removed.iter().filter_map(|name| TrustDomain::from_name_or_id(name).ok()).collect();
+        if update.complete {
+            // Whatever is not in the list is not there.
+            gone.extend(self.known.keys().cloned());
+        }
+        let mut unusable = BTreeMap::new();
+        let mut there = Vec::with_capacity(update.relationships.len());
+        for message in &update.relationships {
             match IssuerRelationship::from_proto(message) {
                 Ok(item) => {
-                    now.insert(item.trust_domain.clone(), item);
+                    gone.remove(&item.trust_domain);
+                    there.push(item);
                 }
                 Err(error) => {
-                    unusable.insert(error.to_string());
+                    gone.extend(TrustDomain::from_name_or_id(&message.trust_domain));
+                    unusable.insert(message.trust_domain.clone(), error.to_string());
                 }
             }
         }
-        for error in unusable.difference(&self.unusable) {
-            tracing::warn!(issuer = %local, %error, "relationship passed over");
+        for (name, error) in unusable.iter().filter(|(name, error)| self.unusable.get(*name) != Some(error)) {
+            tracing::warn!(issuer = %local, trust_domain = name, %error, "relationship passed over");
         }
-        self.unusable = unusable;
-        let changed: Vec<_> =
-            now.values().filter(|item| self.stored.get(&item.trust_domain) != Some(item)).cloned().collect();
-        let removed: Vec<_> = self.stored.keys().filter(|name| !now.contains_key(name)).cloned().collect();
-        self.manager.set_issuer_relationships(local, now.values().cloned().collect());
-        if changed.is_empty() && removed.is_empty() {
-            return;
+        if update.complete {
+            self.unusable.clear();
         }
-        match self.store.save_issuer_relationships(local, &changed, &removed).await {
-            Ok(()) => self.stored = now,
-            Err(error) => tracing::warn!(issuer = %local, %error, "relationships of the issuer not stored"),
+        for name in update.removed.iter().chain(update.relationships.iter().map(|message| &message.trust_domain)) {
+            self.unusable.remove(name);
+        }
+        self.unusable.extend(unusable);
+
+        self.manager.issuer_holds(&local, &there);
+        there.retain(|item| self.known.get(&item.trust_domain) != Some(item));
+        gone.retain(|name| self.known.contains_key(name));
+        self.unsaved.extend(there.iter().map(|item| item.trust_domain.clone()).chain(gone.iter().cloned()));
+        for name in &gone {
+            self.known.remove(name);
+        }
+        self.known.extend(there.iter().map(|item| (item.trust_domain.clone(), item.clone())));
+        self.manager.change_issuer_relationships(&local, there, gone);
+        self.save().await;
+    }
+
+    /// Stores what is not stored yet, a bounded number at a time.
+    async fn save(&mut self) {
+        let local = self.client.trust_domain();
+        while !self.unsaved.is_empty() {
+            let names: Vec<TrustDomain> = self.unsaved.iter().take(MAX_SAVED_AT_ONCE).cloned().collect();
+            let changed: Vec<_> = names.iter().filter_map(|name| self.known.get(name).cloned()).collect();
+            let removed: Vec<_> = names.iter().filter(|name| !self.known.contains_key(name)).cloned().collect();
+            if let Err(error) = self.store.save_issuer_relationships(local, &changed, &removed).await {
+                tracing::warn!(issuer = %local, %error, "relationships of the issuer not stored");
+                return;
+            }
+            for name in &names {
+                self.unsaved.remove(name);
+            }
         }
     }
 }

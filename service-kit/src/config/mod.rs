@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 pub use duration::{DurationError, HumanDuration, parse_duration};
 
 /// Largest configuration file read.
-pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
+pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// Between the names of nested sections in an environment variable.
 const NESTING: &str = "__";

@@ -11,7 +11,8 @@ use federation_specs::{
     convert::{bundle_from_proto, bundle_to_proto},
     proto::{
         entente::federation::{
-            ReportRefreshRequest, ReportRefreshResponse, WatchRelationshipsRequest, WatchRelationshipsResponse,
+            RefreshRequest as RefreshCall, ReportRefreshRequest, ReportRefreshResponse, WatchRelationshipsRequest,
+            WatchRelationshipsResponse,
             federation_work_server::{FederationWork, FederationWorkServer},
         },
         server::{
@@ -62,7 +63,14 @@ pub struct FakeIssuer {
 #[derive(Clone)]
 struct Shared {
     state: Arc<Mutex<State>>,
-    watch: watch::Sender<WatchRelationshipsResponse>,
+    watch: watch::Sender<Work>,
+}
+
+/// What a gateway is to know.
+#[derive(Clone, Default)]
+struct Work {
+    relationships: Vec<FederationRelationship>,
+    refresh_requests: Vec<RefreshCall>,
 }
 
 impl FakeIssuer {
@@ -81,7 +89,7 @@ impl FakeIssuer {
             relationships: Vec::new(),
             reports: Vec::new(),
         };
-        let watch = watch::Sender::new(WatchRelationshipsResponse::default());
+        let watch = watch::Sender::new(Work::default());
         let mut issuer = Self { shared: Shared { state: Arc::new(Mutex::new(state)), watch }, socket, running: None };
         issuer.resume();
         issuer
@@ -100,12 +108,12 @@ impl FakeIssuer {
         self.state().relationships.clone_from(&relationships);
         let refresh_requests = refresh
             .iter()
-            .map(|(trust_domain, id)| federation_specs::proto::entente::federation::RefreshRequest {
+            .map(|(trust_domain, id)| RefreshCall {
                 trust_domain: (*trust_domain).to_owned(),
                 request_id: (*id).to_owned(),
             })
             .collect();
-        self.shared.watch.send_replace(WatchRelationshipsResponse { relationships, refresh_requests });
+        self.shared.watch.send_replace(Work { relationships, refresh_requests });
     }
 
     pub async fn stop(&mut self) {
@@ -358,11 +366,51 @@ impl FederationWork for Shared {
         if self.state().without_work {
             return Err(Status::unimplemented("unknown service entente.federation.v1.FederationWork"));
         }
-        Ok(Response::new(Box::pin(WatchStream::new(self.watch.subscribe()).map(Ok))))
+        let mut told = Told::default();
+        let work = WatchStream::new(self.watch.subscribe());
+        let messages = work.map(move |work| tokio_stream::iter(told.messages(work).into_iter().map(Ok)));
+        Ok(Response::new(Box::pin(futures::StreamExt::flatten(messages))))
     }
 
     async fn report_refresh(&self, request: Request<ReportRefreshRequest>) -> Answer<ReportRefreshResponse> {
         self.state().reports.push(request.into_inner());
         Ok(Response::new(ReportRefreshResponse {}))
+    }
+}
+
+/// What one gateway was told, as an issuer remembers it.
+#[derive(Default)]
+struct Told {
+    relationships: Option<BTreeMap<String, FederationRelationship>>,
+    number: u64,
+}
+
+impl Told {
+    /// What differs now, one relationship a message, so that the pages are put together.
+    fn messages(&mut self, work: Work) -> Vec<WatchRelationshipsResponse> {
+        let snapshot = self.relationships.is_none();
+        let mut before = self.relationships.take().unwrap_or_default();
+        let mut messages = Vec::new();
+        let mut now = BTreeMap::new();
+        for relationship in work.relationships {
+            let name = relationship.trust_domain.clone();
+            if before.remove(&name).as_ref() != Some(&relationship) {
+                let relationships = vec![relationship.clone()];
+                messages.push(WatchRelationshipsResponse { relationships, ..Default::default() });
+            }
+            now.insert(name, relationship);
+        }
+        messages.push(WatchRelationshipsResponse {
+            removed: before.into_keys().collect(),
+            refresh_requests: work.refresh_requests,
+            end_of_snapshot: snapshot,
+            ..Default::default()
+        });
+        self.relationships = Some(now);
+        for message in &mut messages {
+            self.number += 1;
+            message.number = self.number;
+        }
+        messages
     }
 }

@@ -70,6 +70,7 @@ async fn a_gateway_learns_relationships_and_does_the_refreshing() {
     let first = work.message().await.unwrap().unwrap();
     assert_eq!(first.relationships.len(), 1);
     assert!(first.relationships[0].trust_domain_bundle.is_none() && first.refresh_requests.is_empty());
+    assert!(first.end_of_snapshot && first.number == 1);
 
     let foreign = ForeignDomain::new("onprem.example");
     issuer.set_bundle(&foreign.bundle()).await;
@@ -77,7 +78,8 @@ async fn a_gateway_learns_relationships_and_does_the_refreshing() {
     assert!(second.relationships[0].trust_domain_bundle.is_some());
     create(&issuer, relationship("third.example", "https://third.example/bundle", web())).await;
     let third = work.message().await.unwrap().unwrap();
-    assert_eq!(third.relationships.len(), 2);
+    let names: Vec<_> = third.relationships.iter().map(|each| each.trust_domain.as_str()).collect();
+    assert_eq!((names, third.number, third.end_of_snapshot), (vec!["third.example"], 3, false), "only what is new");
 
     for (ok, error, expected) in [
         (true, "", Ok(())),
@@ -101,7 +103,8 @@ async fn a_gateway_learns_relationships_and_does_the_refreshing() {
 
     let request = BatchDeleteFederationRelationshipRequest { trust_domains: vec!["third.example".into()] };
     TrustDomainClient::new(issuer.local()).batch_delete_federation_relationship(request).await.unwrap();
-    assert_eq!(work.message().await.unwrap().unwrap().relationships.len(), 1);
+    let last = work.message().await.unwrap().unwrap();
+    assert_eq!((last.relationships.len(), last.removed), (0, vec!["third.example".to_owned()]));
     drop(work);
     for _ in 0..100 {
         if refresh(&issuer, "onprem.example").await.is_err_and(|(_, text)| text.contains("no gateway")) {
@@ -111,6 +114,49 @@ async fn a_gateway_learns_relationships_and_does_the_refreshing() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("a gateway that hung up is still counted");
+}
+
+#[tokio::test]
+async fn many_relationships_come_in_pages() {
+    const COUNT: usize = 1200;
+    let issuer = TestIssuer::start("").await;
+    let mut client = TrustDomainClient::new(issuer.local());
+    let names: Vec<String> = (0..COUNT).map(|number| format!("p{number:04}.example")).collect();
+    for names in names.chunks(100) {
+        let made = names.iter().map(|name| relationship(name, "https://partner.example/bundle", web()));
+        let request =
+            BatchCreateFederationRelationshipRequest { federation_relationships: made.collect(), output_mask: None };
+        client.batch_create_federation_relationship(request).await.unwrap();
+    }
+    let mut gateway = FederationWorkClient::new(issuer.local());
+    let mut work = gateway.watch_relationships(WatchRelationshipsRequest {}).await.unwrap().into_inner();
+    let (mut all, mut sizes) = (Vec::new(), Vec::new());
+    loop {
+        let page = work.message().await.unwrap().unwrap();
+        sizes.push(page.relationships.len());
+        all.extend(page.relationships.into_iter().map(|each| each.trust_domain));
+        assert_eq!(page.number, sizes.len() as u64);
+        if page.end_of_snapshot {
+            break;
+        }
+    }
+    all.sort();
+    assert_eq!(all, names);
+    assert_eq!(sizes, [500, 500, 200]);
+
+    // A change of one costs one.
+    let foreign = ForeignDomain::new("p0700.example");
+    issuer.set_bundle(&foreign.bundle()).await;
+    let change = work.message().await.unwrap().unwrap();
+    assert_eq!(change.relationships.len(), 1);
+    assert!(change.relationships[0].trust_domain_bundle.is_some());
+    // What concerns no relationship is not told.
+    issuer.set_bundle(&ForeignDomain::new("nobody.example").bundle()).await;
+    issuer.set_bundle(&ForeignDomain::new("p0001.example").bundle()).await;
+    let change = work.message().await.unwrap().unwrap();
+    let names: Vec<_> = change.relationships.iter().map(|each| each.trust_domain.as_str()).collect();
+    assert_eq!((names, change.number), (vec!["p0001.example"], 5));
+    issuer.stop().await;
 }
 
 #[tokio::test]
