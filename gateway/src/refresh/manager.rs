@@ -403,7 +403,8 @@ impl Manager {
         let deliveries = &self.inner.shared.deliveries;
         for partner in partners {
             let configured = self.inner.configured.get(partner);
-            let Some(definition) = merge(partner, configured, &state.by_issuer, self.inner.rules.default_policy()) else {
+            let Some(definition) = merge(partner, configured, &state.by_issuer, self.inner.rules.default_policy())
+            else {
                 deliveries.want(partner, &BTreeSet::new(), false);
                 if let Some(running) = state.running.remove(partner) {
                     running.cancelled.cancel();

@@ -18,6 +18,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// A gateway's folder, ports and configuration; it may be started more than once.
 pub(crate) struct Setup {
+    issuer: Option<Process>,
     dir: TempDir,
     web: WebCa,
     web_port: u16,
@@ -57,6 +58,7 @@ impl Setup {
         let Value::Object(config) = config else { unreachable!("an object was written above") };
         let domains = domains.iter().map(|&name| name.to_owned()).collect();
         Ok(Self {
+            issuer: None,
             dir,
             web,
             web_port,
@@ -66,6 +68,31 @@ impl Setup {
             config,
             environment: Vec::new(),
         })
+    }
+
+    /// Runs an issuer for the first domain, which gives its bundle and receives those of partners. It works beside the
+    /// load, not beside the gateway.
+    pub(crate) async fn start_issuer(&mut self) -> Result<()> {
+        let name = self.domains.first().context("no domain is served")?.clone();
+        let socket = self.file("issuer/api.sock");
+        let config = json!({
+            "trust_domain": name,
+            "data_dir": self.file("issuer-data"),
+            "bind_address": "127.0.0.1",
+            "bind_port": ports::free()?,
+            "socket_path": socket,
+            "log_level": "warn",
+            "node_attestors": { "join_token": {} },
+        });
+        let file = self.file("issuer.yaml");
+        std::fs::write(&file, serde_json::to_vec(&config)?)?;
+        let mut command = tokio::process::Command::new(binary::entente()?);
+        command.args(["issuer", "run", "-config"]).arg(file);
+        self.issuer = Some(Process::start("issuer", command, &self.file("issuer.log"))?);
+        wait::until("the issuer listens", || async { Ok(tokio::net::UnixStream::connect(&socket).await.map(drop)?) })
+            .await?;
+        self.set("trust_domains", json!([{ "name": name, "issuer": { "socket_path": socket } }]));
+        Ok(())
     }
 
     /// Sets one key of the configuration.
@@ -130,6 +157,14 @@ impl Setup {
         let text = String::from_utf8_lossy(&log).into_owned();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// Ends the issuer, if there is one.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        match &mut self.issuer {
+            Some(issuer) => issuer.stop().await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The metrics it shows.

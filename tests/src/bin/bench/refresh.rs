@@ -65,18 +65,19 @@ pub(crate) struct Scene {
     pub(crate) gateway: Running,
     /// Relationships.
     pub(crate) count: usize,
-    /// How long it took to fetch and accept all of them.
+    /// How long it took to fetch, accept and deliver all of them.
     filled: Duration,
 }
 
 impl Scene {
-    /// Starts everything and waits until every bundle was accepted.
+    /// Starts everything and waits until every bundle was accepted and delivered.
     pub(crate) async fn prepare(options: &Options, processors: &Processors) -> Result<Self> {
         ensure!(options.interval > 0, "--interval must be at least 1");
         for share in [options.changing, options.hanging] {
             ensure!((0.0..=1.0).contains(&share), "shares lie between 0 and 1");
         }
         let mut setup = Setup::new(&["bench.example"], processors)?;
+        setup.start_issuer().await?;
         note(&format!("making {} partners", options.relationships));
         let behaviour = Behaviour {
             refresh_hint: options.interval * POLLS_PER_HINT,
@@ -107,13 +108,14 @@ impl Scene {
 
     async fn fill(&mut self, begin: Instant) -> Result<()> {
         loop {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
             ensure!(begin.elapsed() < FILL_PATIENCE, "not every bundle was fetched within {FILL_PATIENCE:?}");
             if self.farm.asked() < self.farm.answering() {
                 continue;
             }
             let list = self.list().await?;
-            let held = list.iter().filter(|one| one["held"].is_object() && one["last_error"].is_null()).count();
+            let delivered = |one: &&Value| one["deliveries"][0]["delivered"] == true && one["last_error"].is_null();
+            let held = list.iter().filter(delivered).count();
             if held >= self.farm.answering() {
                 break;
             }
@@ -138,7 +140,7 @@ impl Scene {
         let pid = self.gateway.pid()?;
         report.add(
             PART,
-            format!("{} bundles fetched and accepted", self.count),
+            format!("{} bundles fetched, accepted and delivered", self.count),
             self.filled.as_secs_f64(),
             "s",
             Goal::None,
@@ -217,7 +219,8 @@ impl Scene {
 
     /// Ends everything.
     pub(crate) async fn stop(self) -> Result<()> {
-        self.gateway.stop().await.map(drop)
+        self.gateway.stop().await?;
+        self.setup.stop().await
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) async fn run(scene: Scene, report: &mut Report) -> Result<()> {
     let serving = middle(&mut serving);
     report.add(PART, format!("{count} relationships, serving after"), serving, "s", Goal::Below(MOST_SECONDS));
     report.add(PART, format!("{count} relationships, ready after"), middle(&mut ready), "s", Goal::None);
-    Ok(())
+    setup.stop().await
 }
 
 /// Memory of a gateway that serves two trust domains and has nothing to do.
