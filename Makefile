@@ -1,6 +1,6 @@
 # The few commands people type; the work is in cargo and tests/ci.
 
-.PHONY: demo test lint build
+.PHONY: demo test lint build bench
 
 # Two trust domains federate and their workloads talk, on this machine.
 demo:
@@ -18,3 +18,9 @@ lint:
 build:
 	@tests/ci/system-packages.sh build
 	cargo build --workspace
+
+# Measures the gateway as it is shipped. See docs/benchmarks.md; ARGS="idle --output json" runs one part.
+ARGS ?= all
+bench:
+	@tests/ci/system-packages.sh build
+	cargo run --profile dist -p entente-tests --bin bench -- $(ARGS)
