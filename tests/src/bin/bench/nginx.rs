@@ -28,7 +28,8 @@ impl Nginx {
         let program = PROGRAMS.iter().find(|path| Path::new(path).exists()).unwrap_or(&PROGRAMS[1]);
         let mut command = processors.command(Path::new(program));
         command.arg("-c").arg(&config).arg("-p").arg(folder).arg("-e").arg("stderr");
-        let master = Process::start("nginx", command, &folder.join("error.log")).context("nginx is missing; install Debian's nginx-light, or measure with --url alone")?;
+        let master = Process::start("nginx", command, &folder.join("error.log"))
+            .context("nginx is missing; install Debian's nginx-light, or measure with --url alone")?;
         gateway::listening(port).await.with_context(|| master.log_tail())?;
         Ok(Self { master, port })
     }
