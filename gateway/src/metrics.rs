@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -26,6 +26,9 @@ const REQUESTS: &str = "entente_gateway_requests_total";
 const CONNECTIONS: &str = "entente_gateway_connections_total";
 const OPEN_CONNECTIONS: &str = "entente_gateway_connections";
 const RATE_LIMITED: &str = "entente_gateway_rate_limited_total";
+const CERTIFICATE_EXPIRY: &str = "entente_gateway_certificate_seconds_to_expiry";
+const RENEWAL_OK: &str = "entente_gateway_certificate_renewal_ok";
+const RENEWALS: &str = "entente_gateway_certificate_renewals_total";
 const OWN_AGE: &str = "entente_gateway_own_bundle_age_seconds";
 const OWN_HELD: &str = "entente_gateway_own_bundle_held";
 const OWN_EXPIRY: &str = "entente_gateway_own_bundle_seconds_to_first_key_expiry";
@@ -51,6 +54,7 @@ impl GatewayMetrics {
             (REQUESTS, "Answered requests by trust domain, document and status."),
             (CONNECTIONS, "Connections by listener and what became of them."),
             (RATE_LIMITED, "Requests answered 429 by listener."),
+            (RENEWALS, "Renewals of a listener's certificate by result."),
             (REFRESHES, "Fetches of partners' bundles by partner and result."),
             (ROLLBACKS, "Fetched bundles with a lower sequence number than before, by partner."),
             (DELIVERIES, "Deliveries of partners' bundles by receiving trust domain and result."),
@@ -60,6 +64,8 @@ impl GatewayMetrics {
         let seconds = Some(Unit::Seconds);
         for (name, unit, text) in [
             (OPEN_CONNECTIONS, Some(Unit::Count), "Connections open now by listener."),
+            (CERTIFICATE_EXPIRY, seconds, "Time until the certificate of a listener expires."),
+            (RENEWAL_OK, Some(Unit::Count), "Whether the last renewal of a listener's certificate worked."),
             (OWN_AGE, seconds, "Time since every source of a served domain last confirmed what is served."),
             (OWN_HELD, Some(Unit::Count), "Sources of a served domain whose bundle is held back."),
             (OWN_EXPIRY, seconds, "Time until the first X.509 authority of a served bundle expires."),
@@ -123,7 +129,43 @@ impl GatewayMetrics {
             refused: result("too_many_of_client"),
             handshake_failed: result("handshake_failed"),
             proxy_refused: result("proxy_header_refused"),
+            acme_validation: result("acme_validation"),
         }
+    }
+
+    /// Shows at each scrape when a listener's certificate ends. `certificate` is `web` or a SPIFFE ID.
+    pub(crate) fn watch_certificate(
+        &self,
+        listener: &'static str,
+        certificate: &str,
+        clock: SharedClock,
+        not_after: impl Fn() -> Option<OffsetDateTime> + Send + Sync + 'static,
+    ) {
+        let certificate = certificate.to_owned();
+        self.metrics.on_scrape(move |metrics| {
+            if let Some(end) = not_after() {
+                let labels = [("listener", listener), ("certificate", certificate.as_str())];
+                metrics.gauge(CERTIFICATE_EXPIRY, &labels).set(seconds(end - clock.now()));
+            }
+        });
+    }
+
+    /// Counts the renewals of a listener's certificate. `certificate` is `web` or a SPIFFE ID.
+    pub(crate) fn renewals(&self, listener: &'static str, certificate: &str) -> RenewalMetrics {
+        let result = |result| {
+            let labels = [("listener", listener), ("certificate", certificate), ("result", result)];
+            self.metrics.counter(RENEWALS, &labels)
+        };
+        let counted = RenewalMetrics { working: Arc::default(), ok: result("ok"), failed: result("failed") };
+        let (working, certificate) = (Arc::clone(&counted.working), certificate.to_owned());
+        self.metrics.on_scrape(move |metrics| {
+            let labels = [("listener", listener), ("certificate", certificate.as_str())];
+            match working.load(Ordering::Relaxed) {
+                RENEWAL_NONE => {}
+                last => metrics.gauge(RENEWAL_OK, &labels).set(if last == RENEWAL_DONE { 1.0 } else { 0.0 }),
+            }
+        });
+        counted
     }
 
     /// The counter of requests of one listener that were answered 429.
@@ -190,6 +232,35 @@ pub(crate) struct ListenerMetrics {
     pub(crate) handshake_failed: Counter,
     /// No acceptable PROXY protocol header.
     pub(crate) proxy_refused: Counter,
+    /// A certificate authority validated a name.
+    pub(crate) acme_validation: Counter,
+}
+
+// What became of the last renewal.
+const RENEWAL_NONE: u8 = 0;
+const RENEWAL_DONE: u8 = 1;
+const RENEWAL_FAILED: u8 = 2;
+
+/// Renewals of one certificate.
+#[derive(Debug, Clone)]
+pub(crate) struct RenewalMetrics {
+    working: Arc<AtomicU8>,
+    ok: Counter,
+    failed: Counter,
+}
+
+impl RenewalMetrics {
+    /// It has been renewed.
+    pub(crate) fn renewed(&self) {
+        self.working.store(RENEWAL_DONE, Ordering::Relaxed);
+        self.ok.increment(1);
+    }
+
+    /// It could not be renewed, whatever is in use meanwhile.
+    pub(crate) fn failed(&self) {
+        self.working.store(RENEWAL_FAILED, Ordering::Relaxed);
+        self.failed.increment(1);
+    }
 }
 
 /// One open connection in the gauge, until dropped.

@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use url::Url;
 
 use crate::{clock::SharedClock, tls};
-use explain::explain;
+pub use explain::explain;
 
 /// Redirects followed in one fetch. None is remembered.
 pub const MAX_REDIRECTS: usize = 5;

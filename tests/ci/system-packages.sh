@@ -24,6 +24,7 @@ fi
 if [ "${1:-build}" = test ]; then
 	command -v openssl >/dev/null 2>&1 || lacks openssl
 	command -v curl >/dev/null 2>&1 || lacks curl
+	{ command -v pebble && command -v pebble-challtestsrv; } >/dev/null 2>&1 || lacks pebble
 	{ command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ]; } || lacks nginx-light
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || lacks postgresql
 	if ! command -v python3 >/dev/null 2>&1; then

@@ -22,6 +22,7 @@ pub mod federation;
 pub mod forgery;
 pub mod hostile;
 pub mod partner;
+pub mod pebble;
 pub mod peer;
 pub mod plan;
 pub mod ports;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
+use axum::Router;
 use federation_specs::id::SpiffeId;
 use service_kit::tls::SvidSource;
 
@@ -10,10 +11,12 @@ use crate::{
     http::{Routes, public_router, rate_limiter},
     identity::WorkloadIdentity,
     issuer_client::IssuerClient,
-    listeners::{Certificates, Listener, ListenerSetup, endpoint_identity::EndpointIdentity},
+    listeners::{
+        Certificates, Listener, ListenerError, ListenerSetup, acme::Acme, endpoint_identity::EndpointIdentity,
+    },
     readiness::Gathered,
     served::{ServedDomain, bundle_map::BundleMap},
-    settings::{SourceSettings, SpiffeListener},
+    settings::{SourceSettings, SpiffeListener, WebCertificate},
     source::{
         BundleSource, Follower,
         file::FileSource,
@@ -26,6 +29,9 @@ use crate::{
 
 const WEB: &str = "https_web";
 const SPIFFE: &str = "https_spiffe";
+
+/// What metrics call the web's certificate.
+const CERTIFICATE: &str = "web";
 
 /// Identities already followed, by the Workload API's socket.
 pub(super) type Identities = Vec<(PathBuf, Arc<WorkloadIdentity>)>;
@@ -91,12 +97,13 @@ impl Parts {
             None => Default::default(),
         };
         let mut bound = Vec::new();
-        let mut https_web = None;
+        let (mut https_web, mut acme) = (None, None);
         if self.settings.https_web.is_some() {
             let identities = if shared { identities.as_slice() } else { &[] };
-            if let Some(listener) = self.bind_web(identities).await? {
+            if let Some((listener, certificate)) = self.bind_web(identities).await? {
                 https_web = Some(listener.address());
                 bound.push(listener);
+                acme = certificate;
             }
         }
         let mut https_spiffe = https_web.filter(|_| shared);
@@ -106,7 +113,14 @@ impl Parts {
             https_spiffe = Some(listener.address());
             bound.push(listener);
         }
-        let health = Gathered::new(latch, endpoints.iter().map(|endpoint| endpoint.id().to_string()));
+        let items = endpoints.iter().map(|endpoint| endpoint.id().to_string());
+        let health = Gathered::new(latch, items.chain(acme.as_ref().map(Acme::health_item)));
+        if let Some(acme) = acme {
+            if let Some(listener) = acme.http_01().await? {
+                self.tasks.spawn("http_01 listener", listener.run(self.shutdown.clone()));
+            }
+            self.tasks.spawn("acme", acme.run(health.clone(), self.shutdown.clone()));
+        }
         for endpoint in endpoints {
             self.tasks.spawn("endpoint identity", endpoint.run(health.clone(), self.shutdown.clone()));
         }
@@ -146,7 +160,10 @@ impl Parts {
         (endpoints, identities)
     }
 
-    async fn bind_web(&self, identities: &[(Vec<String>, Arc<dyn SvidSource>)]) -> Result<Option<Listener>, Error> {
+    async fn bind_web(
+        &self,
+        identities: &[(Vec<String>, Arc<dyn SvidSource>)],
+    ) -> Result<Option<(Listener, Option<Acme>)>, Error> {
         let Some(web) = &self.settings.https_web else { return Ok(None) };
         let limiter = rate_limiter(&self.settings.limits);
         let mut routes = Routes::bundles_and_oidc(&self.served, &self.metrics);
@@ -154,7 +171,7 @@ impl Parts {
             routes = routes.with_bundle_map(&map.path, BundleMap::new(map, &self.served), &self.metrics);
         }
         let router = public_router(routes, limiter.clone(), self.metrics.rate_limited(WEB), Arc::clone(&self.clock));
-        let mut certificates = Certificates::web(web, router, &self.clock)?;
+        let (mut certificates, acme) = self.web_certificate(&web.certificate, router)?;
         if !identities.is_empty() {
             let routes = Routes::bundles(&self.served, &self.metrics);
             let router = public_router(routes, limiter, self.metrics.rate_limited(WEB), Arc::clone(&self.clock));
@@ -169,7 +186,28 @@ impl Parts {
             metrics: self.metrics.listener(WEB),
             clock: Arc::clone(&self.clock),
         });
-        Ok(Some(listener.await?))
+        Ok(Some((listener.await?, acme)))
+    }
+
+    fn web_certificate(
+        &self,
+        certificate: &WebCertificate,
+        router: Router,
+    ) -> Result<(Certificates, Option<Acme>), ListenerError> {
+        let clock = || Arc::clone(&self.clock);
+        match certificate {
+            WebCertificate::Files { cert_file_path, key_file_path } => {
+                let (certificates, handle) = Certificates::files(cert_file_path, key_file_path, router, &self.clock)?;
+                self.metrics.watch_certificate(WEB, CERTIFICATE, clock(), move || handle.not_after());
+                Ok((certificates, None))
+            }
+            WebCertificate::Acme(settings) => {
+                let renewals = self.metrics.renewals(WEB, CERTIFICATE);
+                let acme = Acme::new((**settings).clone(), &self.settings.data_dir, renewals, clock())?;
+                self.metrics.watch_certificate(WEB, CERTIFICATE, clock(), acme.expiry());
+                Ok((Certificates::acme(&acme, router)?, Some(acme)))
+            }
+        }
     }
 
     async fn bind_spiffe(

@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use service_kit::config::HumanDuration;
 
+use super::acme::Acme;
+
 /// Public listeners; at least one is needed.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,8 +30,12 @@ pub struct WebListener {
     /// TCP port.
     #[serde(default = "default_web_port")]
     pub bind_port: u16,
-    /// Certificate and key from files, read again when they change.
-    pub serving_cert_file: ServingCertFile,
+    /// Certificate and key from files, read again when they change. Either this or `acme`.
+    #[serde(default)]
+    pub serving_cert_file: Option<ServingCertFile>,
+    /// Certificate from an ACME certificate authority. Either this or `serving_cert_file`.
+    #[serde(default)]
+    pub acme: Option<Acme>,
     /// Networks (`10.0.0.0/8`, `fd00::/8`) whose connections begin with a PROXY protocol header, version 1 or 2, that
     /// names the client. Nobody else's header is believed.
     #[serde(default)]
@@ -62,7 +68,7 @@ pub struct SpiffeListener {
     pub proxy_protocol_trusted_cidrs: Vec<String>,
 }
 
-fn default_bind_address() -> String {
+pub(super) fn default_bind_address() -> String {
     "0.0.0.0".to_owned()
 }
 

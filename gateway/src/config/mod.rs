@@ -1,6 +1,7 @@
 //! The gateway's configuration file as it is written: YAML, unknown keys refused, environment overrides
 //! (`ENTENTE_GATEWAY__DATA_DIR`). [`crate::settings::Settings`] is its checked form.
 
+mod acme;
 mod datastore;
 mod listeners;
 mod refresh;
@@ -16,6 +17,7 @@ use service_kit::{
     telemetry::{LogConfig, LogFormat, LogLevel},
 };
 
+pub use acme::{Acme, AcmeChallenge, DEFAULT_DIRECTORY_URL, ExternalAccount, Http01};
 pub use datastore::{DEFAULT_MAX_CONNECTIONS, Datastore};
 pub use listeners::{Limits, Listeners, ServingCertFile, SpiffeListener, WebListener};
 pub use refresh::{Accept, Refresh};
@@ -34,8 +36,8 @@ pub const ENV_PREFIX: &str = "ENTENTE_GATEWAY";
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Folder for the SQLite database and the endpoint's X509-SVIDs. Created with mode 0700, used by one process at a
-    /// time.
+    /// Folder for the SQLite database, the endpoint's X509-SVIDs and ACME certificates. Created with mode 0700, used by
+    /// one process at a time.
     pub data_dir: PathBuf,
     /// The database; SQLite in the data folder unless given.
     #[serde(default)]

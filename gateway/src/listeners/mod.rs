@@ -1,12 +1,13 @@
 //! The public listeners: TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2, never asking for client authentication.
 
+pub(crate) mod acme;
 pub(crate) mod client;
 mod connection;
 pub(crate) mod endpoint_identity;
 mod proxy_protocol;
 pub(crate) mod rate_limit;
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::Router;
 use ipnet::IpNet;
@@ -15,20 +16,25 @@ use service_kit::{
     BoxError,
     clock::SharedClock,
     lifecycle::Shutdown,
-    tls::{ALPN_H2, ALPN_HTTP11, ClientAuth, SvidSource, TlsError, server_config, web_server_config},
+    tls::{
+        ALPN_H2, ALPN_HTTP11, ClientAuth, SvidSource, TlsError, WebCertificate, resolver_server_config, server_config,
+        web_server_config,
+    },
 };
 use tokio::{
+    io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::task::TaskTracker;
 
-use self::client::{ClientAddress, ConnectionsPerClient};
-use crate::{
-    metrics::ListenerMetrics,
-    settings::{ServingLimits, WebListener},
+pub use self::acme::AcmeError;
+use self::{
+    acme::{Acme, challenge},
+    client::{ClientAddress, ConnectionsPerClient},
 };
+use crate::{metrics::ListenerMetrics, settings::ServingLimits};
 
 /// How long open requests may take to finish at shutdown.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,12 +67,17 @@ pub enum ListenerError {
         /// The cause.
         source: TlsError,
     },
+    /// Certificates cannot be ordered.
+    #[error("listener https_web: {0}")]
+    Acme(#[from] AcmeError),
 }
 
 /// Which certificate is presented to whom, and what is served behind it.
 pub(crate) struct Certificates {
     default: Choice,
     by_server_name: HashMap<String, Choice>,
+    /// For a certificate authority that validates a name.
+    challenges: Option<Arc<ServerConfig>>,
 }
 
 /// One certificate and the service behind it. Bundles are served behind every certificate, the documents of OIDC behind
@@ -78,14 +89,31 @@ struct Choice {
 }
 
 impl Certificates {
-    /// One Web PKI certificate, from files that may change.
+    /// One Web PKI certificate, from files that may change, and the handle that tells when it ends.
     ///
     /// # Errors
     /// When the files cannot be used.
-    pub(crate) fn web(listener: &WebListener, router: Router, clock: &SharedClock) -> Result<Self, ListenerError> {
-        let (tls, _) = web_server_config(&listener.cert_file_path, &listener.key_file_path, Arc::clone(clock), ALPN)
+    pub(crate) fn files(
+        certificate: &Path,
+        key: &Path,
+        router: Router,
+        clock: &SharedClock,
+    ) -> Result<(Self, Arc<WebCertificate>), ListenerError> {
+        let (tls, handle) = web_server_config(certificate, key, Arc::clone(clock), ALPN)
             .map_err(|source| ListenerError::Tls { name: "https_web", source })?;
-        Ok(Self { default: Choice { tls, router }, by_server_name: HashMap::new() })
+        let default = Choice { tls, router };
+        Ok((Self { default, by_server_name: HashMap::new(), challenges: None }, handle))
+    }
+
+    /// One Web PKI certificate, from an ACME certificate authority.
+    ///
+    /// # Errors
+    /// When rustls refuses the configuration.
+    pub(crate) fn acme(acme: &Acme, router: Router) -> Result<Self, ListenerError> {
+        let refused = |source| ListenerError::Tls { name: "https_web", source };
+        let tls = resolver_server_config(acme.resolver(), ALPN).map_err(refused)?;
+        let challenges = acme.handshake_challenges().map(|challenges| challenges.tls()).transpose().map_err(refused)?;
+        Ok(Self { default: Choice { tls, router }, by_server_name: HashMap::new(), challenges })
     }
 
     /// X509-SVIDs by the TLS server names that select them; the first one answers every other name. `None` without
@@ -100,7 +128,7 @@ impl Certificates {
     ) -> Result<Option<Self>, ListenerError> {
         let Some((_, first)) = identities.first() else { return Ok(None) };
         let default = spiffe_choice(first, router, clock)?;
-        let mut certificates = Self { default, by_server_name: HashMap::new() };
+        let mut certificates = Self { default, by_server_name: HashMap::new(), challenges: None };
         certificates.add_spiffe(identities, router, clock)?;
         Ok(Some(certificates))
     }
@@ -281,7 +309,12 @@ impl Shared {
             return None;
         };
         match self.handshake(stream).await {
-            Ok((stream, router)) => Some((stream, router, client, counted)),
+            Ok(Some((stream, router))) => Some((stream, router, client, counted)),
+            Ok(None) => {
+                self.metrics.acme_validation.increment(1);
+                tracing::debug!(listener, client = %client.0, "ACME validation answered");
+                None
+            }
             Err(error) => {
                 self.metrics.handshake_failed.increment(1);
                 tracing::debug!(listener, client = %client.0, %error, "TLS handshake failed");
@@ -290,11 +323,18 @@ impl Shared {
         }
     }
 
-    async fn handshake(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Router)> {
+    /// `None` after a handshake that was a certificate authority's validation: it is the whole answer (RFC 8737
+    /// section 3).
+    async fn handshake(&self, stream: TcpStream) -> io::Result<Option<(TlsStream<TcpStream>, Router)>> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let choice = self.certificates.choose(start.client_hello().server_name());
+        let hello = start.client_hello();
+        if let Some(challenges) = self.certificates.challenges.as_ref().filter(|_| challenge::is_validation(&hello)) {
+            start.into_stream(Arc::clone(challenges)).await?.shutdown().await?;
+            return Ok(None);
+        }
+        let choice = self.certificates.choose(hello.server_name());
         let router = choice.router.clone();
-        Ok((start.into_stream(Arc::clone(&choice.tls)).await?, router))
+        Ok(Some((start.into_stream(Arc::clone(&choice.tls)).await?, router)))
     }
 }
 

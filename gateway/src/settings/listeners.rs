@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::{
+    acme::{self, AcmeSettings},
     error::{SettingsError, error},
     values::{at_least, networks, non_empty, socket_address},
 };
@@ -19,12 +20,24 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 pub struct WebListener {
     /// Address to listen on.
     pub address: SocketAddr,
-    /// PEM certificate chain.
-    pub cert_file_path: PathBuf,
-    /// PEM private key.
-    pub key_file_path: PathBuf,
+    /// Where its certificate comes from.
+    pub certificate: WebCertificate,
     /// Networks whose PROXY protocol headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Where the certificate of the `https_web` listener comes from.
+#[derive(Debug, Clone)]
+pub enum WebCertificate {
+    /// PEM files, read again when they change.
+    Files {
+        /// Certificate chain, leaf first.
+        cert_file_path: PathBuf,
+        /// Private key.
+        key_file_path: PathBuf,
+    },
+    /// An ACME certificate authority.
+    Acme(Box<AcmeSettings>),
 }
 
 /// The `https_spiffe` listener.
@@ -91,20 +104,40 @@ pub(super) fn shared_listener(
             ));
         }
     }
+    if let WebCertificate::Acme(acme) = &web.certificate {
+        for name in &acme.domain_names {
+            let mut names = config.trust_domains.iter().flat_map(|domain| &domain.server_names);
+            if names.any(|other| other.eq_ignore_ascii_case(name)) {
+                return Err(error(
+                    "listeners.https_web.acme.domain_names",
+                    format!(
+                        "`{name}` is in server_names and would be shown an X509-SVID; use different names for the \
+                         profiles"
+                    ),
+                ));
+            }
+        }
+    }
     Ok(true)
 }
 
 pub(super) fn web_listener(listener: &config::WebListener) -> Result<WebListener, SettingsError> {
+    let certificate = match (&listener.serving_cert_file, &listener.acme) {
+        (Some(files), None) => WebCertificate::Files {
+            cert_file_path: non_empty("listeners.https_web.serving_cert_file.cert_file_path", &files.cert_file_path)?,
+            key_file_path: non_empty("listeners.https_web.serving_cert_file.key_file_path", &files.key_file_path)?,
+        },
+        (None, Some(acme)) => WebCertificate::Acme(Box::new(acme::settings(acme)?)),
+        _ => {
+            return Err(error(
+                "listeners.https_web",
+                "needs exactly one of serving_cert_file (PEM files) and acme (a certificate authority that renews)",
+            ));
+        }
+    };
     Ok(WebListener {
         address: socket_address("listeners.https_web.bind_address", &listener.bind_address, listener.bind_port)?,
-        cert_file_path: non_empty(
-            "listeners.https_web.serving_cert_file.cert_file_path",
-            &listener.serving_cert_file.cert_file_path,
-        )?,
-        key_file_path: non_empty(
-            "listeners.https_web.serving_cert_file.key_file_path",
-            &listener.serving_cert_file.key_file_path,
-        )?,
+        certificate,
         trusted_proxies: networks(
             "listeners.https_web.proxy_protocol_trusted_cidrs",
             &listener.proxy_protocol_trusted_cidrs,

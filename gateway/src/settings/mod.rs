@@ -1,5 +1,6 @@
 //! The configuration after every value has been parsed and checked. What is here can be acted upon.
 
+mod acme;
 mod datastore;
 mod error;
 mod listeners;
@@ -15,9 +16,10 @@ use crate::{config::Config, refresh::limits::AcceptanceLimits};
 use error::error;
 use trust_domains::UsedPaths;
 
+pub use acme::{AcmeSettings, ChallengeSettings, ExternalAccountSettings, Http01Settings};
 pub use datastore::Datastore;
 pub use error::SettingsError;
-pub use listeners::{ServingLimits, SpiffeListener, WebListener};
+pub use listeners::{ServingLimits, SpiffeListener, WebCertificate, WebListener};
 pub use refresh::RefreshLimits;
 pub use relationships::{
     ConfiguredRelationship, Document, MAX_BOOTSTRAP_BUNDLE_BYTES, MAX_CA_PEM_BYTES, RelationshipRules, UnknownReceiver,

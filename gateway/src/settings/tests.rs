@@ -134,6 +134,56 @@ fn each_wrong_value_names_its_key_and_a_remedy() {
     }
 }
 
+const ACME: &str = "    acme: { domain_name: Gateway.cloud.example, tos_accepted: true }\n";
+
+fn with_acme(acme: &str) -> Result<Settings, SettingsError> {
+    let files = "    serving_cert_file: { cert_file_path: web.pem, key_file_path: web.key }\n";
+    assert!(BASE.contains(files));
+    check(&BASE.replace(files, acme))
+}
+
+#[test]
+fn acme_is_understood() {
+    let settings = with_acme(ACME).unwrap();
+    let WebCertificate::Acme(acme) = settings.https_web.unwrap().certificate else { panic!("no ACME") };
+    assert_eq!(acme.directory_url.as_str(), config::DEFAULT_DIRECTORY_URL);
+    assert_eq!(acme.domain_names, ["gateway.cloud.example"]);
+    assert!(matches!(acme.challenge, ChallengeSettings::TlsAlpn01));
+    let http = ACME.replace("tos_accepted", "challenge: http_01, tos_accepted");
+    let WebCertificate::Acme(acme) = with_acme(&http).unwrap().https_web.unwrap().certificate else { panic!() };
+    let ChallengeSettings::Http01(listener) = acme.challenge else { panic!("not HTTP-01") };
+    assert_eq!((listener.address, listener.redirect_to_https), ("0.0.0.0:80".parse().unwrap(), false));
+}
+
+#[test]
+fn wrong_acme_values_name_their_key_and_a_remedy() {
+    for (from, to, expected) in [
+        ("tos_accepted: true", "tos_accepted: false", "acme.tos_accepted: is not true; read the terms"),
+        ("domain_name: Gateway.cloud.example, ", "", "exactly one of domain_name and domain_names"),
+        ("tos_accepted", "domain_names: [a.example], tos_accepted", "exactly one of domain_name and domain_names"),
+        ("Gateway.cloud.example", "'*.cloud.example'", "prove a wildcard"),
+        ("Gateway.cloud.example", "192.0.2.1", "acme.domain_names: `192.0.2.1`"),
+        ("Gateway.cloud.example", "'a.example:443'", "write a DNS name without port"),
+        ("tos_accepted", "directory_url: 'http://ca.example/dir', tos_accepted", "ACME requires https"),
+        ("tos_accepted", "email: nobody, tos_accepted", "acme.email: `nobody` is no plain e-mail address"),
+        ("tos_accepted", "http_01: { bind_port: 8080 }, tos_accepted", "belongs to challenge http_01"),
+        ("tos_accepted", "challenge: http_01, http_01: { bind_address: x }, tos_accepted", "`x` is no IP address"),
+        ("tos_accepted", "external_account: { key_id: '', hmac_key_file: k }, tos_accepted", "key_id: is empty"),
+        ("    acme", "    serving_cert_file: { cert_file_path: a, key_file_path: b }\n    acme", "exactly one of"),
+        (ACME, "", "exactly one of serving_cert_file"),
+    ] {
+        assert!(ACME.contains(from), "the test changes nothing: {from}");
+        let message = with_acme(&ACME.replace(from, to)).unwrap_err().to_string();
+        assert!(message.contains(expected), "{to}: {message}");
+    }
+    let shared = BASE
+        .replace("    serving_cert_file: { cert_file_path: web.pem, key_file_path: web.key }\n", ACME)
+        .replace("bind_port: 8444", "bind_port: 8443")
+        .replace("    oidc:", "    server_names: [gateway.cloud.example]\n    oidc:");
+    let message = check(&shared).unwrap_err().to_string();
+    assert!(message.contains("acme.domain_names: `gateway.cloud.example` is in server_names"), "{message}");
+}
+
 #[test]
 fn certificate_authorities_can_be_written_in_place() {
     let web = BASE.replace("profile: https_spiffe", "profile: https_web");

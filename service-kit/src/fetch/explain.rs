@@ -10,8 +10,8 @@ use url::Url;
 use super::FetchError;
 use crate::tls::{self, TlsError};
 
-/// The error behind reqwest's.
-pub(super) fn explain(url: &Url, error: &reqwest::Error) -> FetchError {
+/// The error behind reqwest's, for whoever makes requests of another kind with a `reqwest` client.
+pub fn explain(url: &Url, error: &reqwest::Error) -> FetchError {
     let url = url.to_string();
     if let Some(refusal) = tls::refusal(error) {
         return FetchError::Untrusted { url, reason: refusal_in_words(&refusal) };

@@ -88,10 +88,22 @@ pub fn web_server_config(
     alpn: &[&[u8]],
 ) -> Result<(Arc<ServerConfig>, Arc<WebCertificate>), TlsError> {
     let certificate = Arc::new(WebCertificate::open(certificate_path, key_path, clock)?);
-    let builder = ServerConfig::builder_with_provider(crypto::provider()).with_safe_default_protocol_versions()?;
     let resolver = Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>;
+    Ok((resolver_server_config(resolver, alpn)?, certificate))
+}
+
+/// A server configuration that presents what `resolver` gives at each handshake and never asks for client
+/// authentication.
+///
+/// # Errors
+/// [`TlsError::Config`] when rustls refuses the provider, which is a defect.
+pub fn resolver_server_config(
+    resolver: Arc<dyn ResolvesServerCert>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let builder = ServerConfig::builder_with_provider(crypto::provider()).with_safe_default_protocol_versions()?;
     let config = builder.with_no_client_auth().with_cert_resolver(resolver);
-    Ok((Arc::new(server::finish(config, alpn)), certificate))
+    Ok(Arc::new(server::finish(config, alpn)))
 }
 
 /// A certificate in two PEM files, read again when they change. While what is on disk is not usable, the last good
