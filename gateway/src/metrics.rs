@@ -256,6 +256,11 @@ impl RenewalMetrics {
         self.ok.increment(1);
     }
 
+    /// It need not be renewed, and whoever renews it answers.
+    pub(crate) fn working(&self) {
+        self.working.store(RENEWAL_DONE, Ordering::Relaxed);
+    }
+
     /// It could not be renewed, whatever is in use meanwhile.
     pub(crate) fn failed(&self) {
         self.working.store(RENEWAL_FAILED, Ordering::Relaxed);

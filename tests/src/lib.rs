@@ -21,6 +21,7 @@ pub mod domain;
 pub mod federation;
 pub mod forgery;
 pub mod hostile;
+pub mod observe;
 pub mod partner;
 pub mod pebble;
 pub mod peer;

@@ -1,20 +1,20 @@
 //! Certificates of the `https_web` listener from a real ACME certificate authority, Pebble.
 
-use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use entente_tests::{
-    domain::{Domain, Service, get},
+    domain::{Domain, Service},
+    observe::{self, gateway_log, says},
     pebble::{Options, Pebble},
     plan::Plan,
-    ports, tls, wait,
+    ports, wait,
     workload::spiffe_id,
 };
 use reqwest::{Certificate, Client};
-use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
 const NAMES: [&str; 2] = ["gateway.cloud.example", "bundles.cloud.example"];
 const SVID_NAME: &str = "spiffe.cloud.example";
@@ -68,41 +68,15 @@ fn url(domain: &Domain, name: &str) -> String {
     format!("https://{name}:{}/cloud.example", domain.ports().web)
 }
 
-/// A handshake that believes any certificate: the leaf and the agreed protocol.
+/// A handshake with the one listener.
 async fn handshake(domain: &Domain, name: &str, alpn: &[&[u8]]) -> Result<(TlsStream<TcpStream>, Vec<u8>)> {
-    let mut config: ClientConfig = tls::gullible_client_without_certificate();
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    let stream = TcpStream::connect(("127.0.0.1", domain.ports().web)).await?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned())?, stream).await?;
-    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).context("no certificate")?.to_vec();
-    Ok((stream, leaf))
-}
-
-/// What `/ready` says about the listeners.
-async fn readiness(domain: &Domain) -> Result<(u16, String)> {
-    get(&domain.health_url(Service::Gateway, "/ready")).await
-}
-
-/// Waits until `/ready` says `text`, with that status.
-async fn says(domain: &Domain, status: u16, text: &str) -> Result<()> {
-    wait::until(&format!("/ready says `{text}`"), || async {
-        let (now, body) = readiness(domain).await?;
-        ensure!(now == status && body.contains(text), "{now} {body}");
-        Ok(())
-    })
-    .await
+    observe::handshake(domain.ports().web, name, alpn).await
 }
 
 /// The value of a metric of the `https_web` listener's certificate.
 async fn metric(domain: &Domain, name: &str, more: &str) -> Result<f64> {
-    let (_, text) = get(&domain.health_url(Service::Gateway, "/metrics")).await?;
-    let series = format!("entente_gateway_certificate_{name}{{listener=\"https_web\",certificate=\"web\"{more}}} ");
-    let line = text.lines().find_map(|line| line.strip_prefix(&series));
-    Ok(line.with_context(|| format!("no {series} in {text}"))?.parse()?)
-}
-
-fn log(domain: &Domain) -> String {
-    std::fs::read_to_string(domain.log_file(Service::Gateway)).unwrap_or_default()
+    let labels = format!("listener=\"https_web\",certificate=\"web\"{more}");
+    observe::metric(domain, &format!("entente_gateway_certificate_{name}{{{labels}}}")).await
 }
 
 /// Every file below the ACME folder, which must be this user's alone.
@@ -127,9 +101,9 @@ async fn tls_alpn_01_on_the_listener_itself_and_a_restart() -> Result<()> {
     let mut domain = launch(plan_with(plan, &acme(&pebble))).await?;
 
     // Nobody to order from yet: the listener is there and refuses, and says why.
-    says(&domain, 503, "https_web: no certificate yet: the ACME directory cannot be reached").await?;
+    says(&domain, 500, "https_web: no certificate yet: the ACME directory cannot be reached").await?;
     ensure!(handshake(&domain, NAMES[0], &[b"h2"]).await.is_err(), "a handshake without a certificate");
-    ensure!(log(&domain).contains("handshakes refused"), "{}", log(&domain));
+    ensure!(gateway_log(&domain).contains("handshakes refused"), "{}", gateway_log(&domain));
     // The X509-SVID on the same listener does not wait for the other certificate.
     let (_, leaf) = handshake(&domain, SVID_NAME, &[b"h2"]).await?;
     assert_eq!(spiffe_id(&leaf)?, domain.endpoint_id());
@@ -221,12 +195,8 @@ async fn renewal_survives_a_certificate_authority_that_went_away_and_forgot() ->
         Ok(())
     };
     fetch().await?;
-    let connections = || async {
-        let (_, text) = get(&domain.health_url(Service::Gateway, "/metrics")).await?;
-        let series = "entente_gateway_connections_total{listener=\"https_web\",result=\"served\"} ";
-        let count = text.lines().find_map(|line| line.strip_prefix(series)).context("no connections")?;
-        Ok::<f64, anyhow::Error>(count.parse()?)
-    };
+    let connections =
+        || observe::metric(&domain, "entente_gateway_connections_total{listener=\"https_web\",result=\"served\"}");
     let before = connections().await?;
 
     wait::until("the certificate is renewed", || async {
@@ -255,7 +225,7 @@ async fn renewal_survives_a_certificate_authority_that_went_away_and_forgot() ->
         Ok(())
     })
     .await?;
-    ensure!(log(&domain).contains("ACME account is gone"), "{}", log(&domain));
+    ensure!(gateway_log(&domain).contains("ACME account is gone"), "{}", gateway_log(&domain));
     wait::until("the last renewal worked", || async {
         ensure!(metric(&domain, "renewal_ok", "").await? == 1.0);
         Ok(())
@@ -282,21 +252,21 @@ async fn failures_say_what_to_do() -> Result<()> {
     let mut unbound = acme(&pebble);
     std::fs::write(plan.file("hmac"), "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n")?;
     let mut domain = launch(plan).await?;
-    says(&domain, 503, "was not trusted").await?;
-    says(&domain, 503, "set listeners.https_web.acme.ca_file").await?;
+    says(&domain, 500, "was not trusted").await?;
+    says(&domain, 500, "set listeners.https_web.acme.ca_file").await?;
     domain.stop_service(Service::Gateway).await?;
     domain.stop_service(Service::Issuer).await?;
 
     plan = plan_with(Plan::new("cloud.example")?, &unbound);
     unbound["external_account"] = json!({"key_id": "kid-1", "hmac_key_file": domain.file("hmac")});
     let mut second = launch(plan).await?;
-    says(&second, 503, "set listeners.https_web.acme.external_account").await?;
+    says(&second, 500, "set listeners.https_web.acme.external_account").await?;
     second.stop_service(Service::Gateway).await?;
     second.stop_service(Service::Issuer).await?;
 
     let third = launch(plan_with(Plan::new("cloud.example")?, &unbound)).await?;
-    says(&third, 503, "was not proven by TLS-ALPN-01").await?;
-    says(&third, 503, "port 443 of the name must lead from the internet to the https_web listener").await?;
+    says(&third, 500, "was not proven by TLS-ALPN-01").await?;
+    says(&third, 500, "port 443 of the name must lead from the internet to the https_web listener").await?;
     for domain in [domain, second, third] {
         domain.stop().await?;
     }

@@ -12,11 +12,13 @@ use crate::{
     identity::WorkloadIdentity,
     issuer_client::IssuerClient,
     listeners::{
-        Certificates, Listener, ListenerError, ListenerSetup, acme::Acme, endpoint_identity::EndpointIdentity,
+        Certificates, Listener, ListenerError, ListenerSetup,
+        acme::Acme,
+        endpoint_identity::{EndpointIdentity, issuer::Minted, workload_api::FromWorkloadApi},
     },
     readiness::Gathered,
     served::{ServedDomain, bundle_map::BundleMap},
-    settings::{SourceSettings, SpiffeListener, WebCertificate},
+    settings::{EndpointSvidSettings, SourceSettings, SpiffeListener, WebCertificate},
     source::{
         BundleSource, Follower,
         file::FileSource,
@@ -132,8 +134,12 @@ impl Parts {
 
     /// One identity for each endpoint ID, whichever domains it is presented for, and the TLS server names that select
     /// it. On a shared listener only the names given in the configuration do: any other belongs to the web.
-    fn endpoints(&self, clients: &[IssuerClient], shared: bool) -> (Vec<EndpointIdentity>, SpiffeCertificates) {
-        let mut endpoints: Vec<EndpointIdentity> = Vec::new();
+    fn endpoints(
+        &self,
+        clients: &[IssuerClient],
+        shared: bool,
+    ) -> (Vec<Box<dyn EndpointIdentity>>, SpiffeCertificates) {
+        let mut endpoints: Vec<Box<dyn EndpointIdentity>> = Vec::new();
         let mut identities: SpiffeCertificates = Vec::new();
         let mut known: BTreeMap<SpiffeId, usize> = BTreeMap::new();
         for domain in self.served.iter() {
@@ -144,17 +150,31 @@ impl Parts {
                 held.extend(names);
                 continue;
             }
-            let signer = self.served.get(id.trust_domain());
-            let client = clients.iter().find(|client| client.trust_domain() == id.trust_domain());
-            // The settings were checked: both are there.
-            let (Some(signer), Some(client)) = (signer, client) else { continue };
+            let listener = if shared { WEB } else { SPIFFE };
+            let metrics = self.metrics.renewals(listener, id.as_str());
             let clock = Arc::clone(&self.clock);
-            let data_dir = &self.settings.data_dir;
-            let endpoint =
-                EndpointIdentity::new(id.clone(), Arc::clone(signer), domain.name(), client.clone(), data_dir, clock);
-            endpoint.restore();
+            let endpoint: Box<dyn EndpointIdentity> = match &settings.endpoint_svid {
+                EndpointSvidSettings::WorkloadApi { socket } => {
+                    Box::new(FromWorkloadApi::new(id.clone(), socket.clone(), metrics, clock))
+                }
+                EndpointSvidSettings::Issuer => {
+                    let signer = self.served.get(id.trust_domain());
+                    let client = clients.iter().find(|client| client.trust_domain() == id.trust_domain());
+                    // The settings were checked: both are there.
+                    let (Some(signer), Some(client)) = (signer, client) else { continue };
+                    let (signer, client, data_dir) = (Arc::clone(signer), client.clone(), &self.settings.data_dir);
+                    let minted = Minted::new(id.clone(), signer, domain.name(), client, data_dir, metrics, clock);
+                    minted.restore();
+                    Box::new(minted)
+                }
+            };
+            let cell = endpoint.cell();
+            let watched = Arc::clone(&cell);
+            self.metrics.watch_certificate(listener, id.as_str(), Arc::clone(&self.clock), move || {
+                watched.current().map(|identity| identity.not_after())
+            });
             known.insert(id, identities.len());
-            identities.push((names.collect(), endpoint.cell()));
+            identities.push((names.collect(), cell));
             endpoints.push(endpoint);
         }
         (endpoints, identities)

@@ -23,7 +23,8 @@ pub use listeners::{Limits, Listeners, ServingCertFile, SpiffeListener, WebListe
 pub use refresh::{Accept, Refresh};
 pub use relationships::{ProfileName, Relationship};
 pub use trust_domains::{
-    BundleFileFormat, BundleMap, FileSource, Issuer, Oidc, Source, TrustDomain, UrlSource, WorkloadApiSource,
+    BundleFileFormat, BundleMap, EndpointSvid, FileSource, Issuer, Oidc, Source, TrustDomain, UrlSource,
+    WorkloadApiSource,
 };
 
 /// Default path of the local admin socket.

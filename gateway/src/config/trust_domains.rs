@@ -31,10 +31,13 @@ pub struct TrustDomain {
     /// How often partners are asked to look; published as `spiffe_refresh_hint`.
     #[serde(default = "default_refresh_hint")]
     pub refresh_hint: HumanDuration,
-    /// SPIFFE ID of the X509-SVID presented on the `https_spiffe` listener, minted at the issuer of its trust domain:
-    /// this one, or another one served by this gateway.
+    /// SPIFFE ID of the X509-SVID presented on the `https_spiffe` listener. Unless `endpoint_svid` says otherwise it is
+    /// minted at the issuer of its trust domain: this one, or another one served by this gateway.
     #[serde(default)]
     pub endpoint_id: Option<String>,
+    /// Where the X509-SVID `endpoint_id` comes from, if not from an issuer.
+    #[serde(default)]
+    pub endpoint_svid: Option<EndpointSvid>,
     /// TLS server names (SNI) that select this domain's X509-SVID when several domains have one; the domain's own
     /// name always does, and the first domain with an `endpoint_id` answers every other name.
     #[serde(default)]
@@ -97,6 +100,14 @@ pub enum BundleFileFormat {
 pub struct WorkloadApiSource {
     /// Its Unix socket. The agent must have an entry for this gateway, or serve unauthenticated verifiers.
     pub socket_path: PathBuf,
+}
+
+/// Where the X509-SVID of an endpoint comes from.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointSvid {
+    /// An agent of the trust domain of `endpoint_id`, with an entry of that SPIFFE ID for this gateway.
+    pub workload_api: WorkloadApiSource,
 }
 
 /// A bundle endpoint.

@@ -16,6 +16,7 @@ fn domain(oidc: bool) -> ServedDomain {
         hosts: Vec::new(),
         refresh_hint: Duration::from_secs(300),
         endpoint_id: None,
+        endpoint_svid: crate::settings::EndpointSvidSettings::Issuer,
         server_names: Vec::new(),
         poll_interval: Duration::from_secs(5),
         oidc: oidc.then(|| OidcSettings {

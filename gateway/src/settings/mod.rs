@@ -25,7 +25,7 @@ pub use relationships::{
     ConfiguredRelationship, Document, MAX_BOOTSTRAP_BUNDLE_BYTES, MAX_CA_PEM_BYTES, RelationshipRules, UnknownReceiver,
 };
 pub use sources::{IssuerAddress, SourceSettings};
-pub use trust_domains::{BundleMapSettings, LocalDomain, OidcSettings};
+pub use trust_domains::{BundleMapSettings, EndpointSvidSettings, LocalDomain, OidcSettings};
 
 /// Most trust domains one gateway serves.
 pub const MAX_TRUST_DOMAINS: usize = 10_000;

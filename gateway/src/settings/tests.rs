@@ -96,6 +96,16 @@ fn each_wrong_value_names_its_key_and_a_remedy() {
             "the issuer of `other.example`, which this gateway does not know",
         ),
         ("spiffe://cloud.example/entente/gateway", "spiffe://cloud.example/spire/server", "will not mint it"),
+        (
+            "    endpoint_id: spiffe://cloud.example/entente/gateway\n",
+            "    endpoint_svid: { workload_api: { socket_path: /a } }\n",
+            "trust_domains[0].endpoint_svid: needs endpoint_id",
+        ),
+        (
+            "    oidc:",
+            "    endpoint_svid: { workload_api: { socket_path: '' } }\n    oidc:",
+            "endpoint_svid.workload_api.socket_path: is empty",
+        ),
         ("{ socket_path: /run/issuer.sock }", "{}", "trust_domains[0].issuer: names no issuer"),
         ("{ socket_path: /run/issuer.sock }", "{ address: 'host:1' }", "issuer.workload_api_socket: is missing"),
         ("{ socket_path: /run/issuer.sock }", "{ address: host, workload_api_socket: /s }", "is no host:port"),
@@ -207,6 +217,24 @@ fn certificate_authorities_can_be_written_in_place() {
     let broken = "\"-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n\"";
     assert!(refused(&format!("ca_pem: {broken}")).contains("holds a certificate that cannot be used"));
     assert!(refused("bootstrap_bundle: x").contains("bootstrap_bundle: belongs to profile https_spiffe"));
+}
+
+#[test]
+fn an_endpoint_svid_from_an_agent_needs_no_issuer() {
+    let agent = "    endpoint_svid: { workload_api: { socket_path: /run/agent.sock } }\n    oidc:";
+    let elsewhere = BASE.replace("spiffe://cloud.example/entente/gateway", "spiffe://other.example/gateway");
+    let settings = check(&elsewhere.replace("    oidc:", agent)).unwrap();
+    let socket = "/run/agent.sock".into();
+    assert_eq!(settings.trust_domains[0].endpoint_svid, EndpointSvidSettings::WorkloadApi { socket });
+    // The same ID for a second domain must come from the same place.
+    let second = "  - name: second.example
+    sources: [{ file: { path: x } }]
+    endpoint_id: spiffe://cloud.example/entente/gateway
+relationships:";
+    assert!(check(&BASE.replace("relationships:", second)).is_ok());
+    let mixed = BASE.replace("    oidc:", agent).replace("relationships:", second);
+    let message = check(&mixed).unwrap_err().to_string();
+    assert!(message.contains("trust_domains[1].endpoint_svid: `spiffe://cloud.example"), "{message}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use super::{
     MAX_TRUST_DOMAINS, MIN_INTERVAL,
     error::{SettingsError, error},
     sources::{self, IssuerAddress, SourceSettings, issuer_address},
-    values::{at_least, checked_path, endpoint_id, hosts},
+    values::{at_least, checked_path, endpoint_id, hosts, non_empty},
 };
 use crate::config::{self, Config};
 
@@ -36,6 +37,8 @@ pub struct LocalDomain {
     pub refresh_hint: Duration,
     /// SPIFFE ID of the `https_spiffe` endpoint.
     pub endpoint_id: Option<SpiffeId>,
+    /// Where its X509-SVID comes from.
+    pub endpoint_svid: EndpointSvidSettings,
     /// TLS server names that select this domain's X509-SVID, lower case.
     pub server_names: Vec<String>,
     /// How often the issuer is asked for the bundle.
@@ -57,6 +60,18 @@ impl LocalDomain {
         }
         hosts
     }
+}
+
+/// Where the X509-SVID of an endpoint comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointSvidSettings {
+    /// Minted at the issuer of its trust domain.
+    Issuer,
+    /// An agent's Workload API.
+    WorkloadApi {
+        /// Its Unix socket.
+        socket: PathBuf,
+    },
 }
 
 /// OIDC documents of one trust domain.
@@ -139,6 +154,21 @@ pub(super) fn local_domain(key: &str, domain: &config::TrustDomain) -> Result<Lo
         Some(text) => Some(endpoint_id(&format!("{key}.endpoint_id"), text)?),
         None => None,
     };
+    let endpoint_svid = match &domain.endpoint_svid {
+        None => EndpointSvidSettings::Issuer,
+        Some(_) if endpoint_id.is_none() => {
+            return Err(error(
+                format!("{key}.endpoint_svid"),
+                "needs endpoint_id, the SPIFFE ID to look for among those the agent has for this gateway",
+            ));
+        }
+        Some(svid) => EndpointSvidSettings::WorkloadApi {
+            socket: non_empty(
+                &format!("{key}.endpoint_svid.workload_api.socket_path"),
+                &svid.workload_api.socket_path,
+            )?,
+        },
+    };
     let mut server_names = vec![name.as_str().to_owned()];
     for (index, server_name) in domain.server_names.iter().enumerate() {
         let lower = server_name.to_ascii_lowercase();
@@ -155,6 +185,7 @@ pub(super) fn local_domain(key: &str, domain: &config::TrustDomain) -> Result<Lo
         hosts: hosts(&format!("{key}.hosts"), &domain.hosts)?,
         refresh_hint: at_least(format!("{key}.refresh_hint"), domain.refresh_hint.0, MIN_INTERVAL)?,
         endpoint_id,
+        endpoint_svid,
         server_names,
         poll_interval: at_least(format!("{key}.poll_interval"), domain.poll_interval.0, MIN_INTERVAL)?,
         oidc: domain.oidc.as_ref().map(|oidc| oidc_settings(&format!("{key}.oidc.issuer"), oidc)).transpose()?,
@@ -206,17 +237,28 @@ impl UsedPaths {
     }
 }
 
-/// The endpoint IDs must be minted by an issuer this gateway knows.
+/// Each endpoint ID comes from one place: an issuer this gateway knows, or a Workload API.
 pub(super) fn check_endpoint_ids(domains: &[LocalDomain]) -> Result<(), SettingsError> {
     for (index, domain) in domains.iter().enumerate() {
         let Some(id) = &domain.endpoint_id else { continue };
+        let same = |other: &&LocalDomain| other.endpoint_id.as_ref() == Some(id);
+        if domains.iter().take(index).find(same).is_some_and(|other| other.endpoint_svid != domain.endpoint_svid) {
+            return Err(error(
+                format!("trust_domains[{index}].endpoint_svid"),
+                format!("`{id}` comes from elsewhere for another trust domain; write the same endpoint_svid for both"),
+            ));
+        }
+        if domain.endpoint_svid != EndpointSvidSettings::Issuer {
+            continue;
+        }
         let signer = domains.iter().find(|other| other.name == *id.trust_domain());
         if signer.is_none_or(|signer| signer.issuer.is_none()) {
             return Err(error(
                 format!("trust_domains[{index}].endpoint_id"),
                 format!(
                     "`{id}` is signed by the issuer of `{}`, which this gateway does not know; use an ID of a trust \
-                     domain listed here with an issuer, for example spiffe://{}/entente/gateway",
+                     domain listed here with an issuer, for example spiffe://{}/entente/gateway, or take the \
+                     X509-SVID from an agent with endpoint_svid.workload_api",
                     id.trust_domain(),
                     domain.name
                 ),

@@ -20,7 +20,7 @@ const LEAST_LEFT: f64 = 0.1;
 
 /// Pauses after failures that cost nothing.
 const FIRST_PASSING: Duration = Duration::from_secs(1);
-const LAST_PASSING: Duration = Duration::from_secs(10 * 60);
+const LAST_PASSING: Duration = Duration::from_secs(5 * 60);
 
 /// Pauses after failures the certificate authority counts. Public ones allow five an hour for each name: five attempts
 /// take half an hour, the sixth comes after a full one.

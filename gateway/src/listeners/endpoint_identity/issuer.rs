@@ -1,5 +1,5 @@
-//! The X509-SVID an `https_spiffe` endpoint presents: the key is made here, the certificate minted at the issuer,
-//! renewed at half of its life and whenever the domain's authorities change.
+//! An X509-SVID minted at the issuer over its Server API: renewed at half of its life and whenever the issuer's
+//! authorities change, kept on disk so that a restart does not need the issuer.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use federation_specs::{
     bundle::Bundle,
@@ -26,8 +27,10 @@ use service_kit::{
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::EndpointIdentity;
 use crate::{
     issuer_client::{IssuerClient, IssuerError},
+    metrics::RenewalMetrics,
     readiness::Gathered,
     served::ServedDomain,
 };
@@ -72,12 +75,13 @@ pub(crate) enum MintError {
 }
 
 /// One endpoint's X509-SVID over time.
-pub(crate) struct EndpointIdentity {
+pub(crate) struct Minted {
     id: SpiffeId,
     domain: Arc<ServedDomain>,
     client: IssuerClient,
     cell: Arc<SvidCell>,
     file: PathBuf,
+    metrics: RenewalMetrics,
     clock: SharedClock,
 }
 
@@ -96,7 +100,7 @@ impl Drop for Stored {
     }
 }
 
-impl EndpointIdentity {
+impl Minted {
     /// Nothing yet. `domain` is the trust domain of `id`, whose issuer `client` is; `data_dir` keeps what is minted, under
     /// the name of `presented_for`, the trust domain it is presented for.
     pub(crate) fn new(
@@ -105,20 +109,11 @@ impl EndpointIdentity {
         presented_for: &TrustDomain,
         client: IssuerClient,
         data_dir: &Path,
+        metrics: RenewalMetrics,
         clock: SharedClock,
     ) -> Self {
         let file = data_dir.join(FOLDER).join(format!("{presented_for}.json"));
-        Self { id, domain, client, cell: Arc::new(SvidCell::new()), file, clock }
-    }
-
-    /// The SPIFFE ID.
-    pub(crate) fn id(&self) -> &SpiffeId {
-        &self.id
-    }
-
-    /// Where the current X509-SVID is.
-    pub(crate) fn cell(&self) -> Arc<SvidCell> {
-        Arc::clone(&self.cell)
+        Self { id, domain, client, cell: Arc::new(SvidCell::new()), file, metrics, clock }
     }
 
     /// Takes up the stored X509-SVID if it is still good.
@@ -130,62 +125,6 @@ impl EndpointIdentity {
             }
             Ok(None) => {}
             Err(error) => tracing::debug!(id = %self.id, %error, "stored X509-SVID of the endpoint not used"),
-        }
-    }
-
-    /// Mints and renews until `shutdown`.
-    pub(crate) async fn run(self, health: Gathered, shutdown: Shutdown) -> Result<(), BoxError> {
-        let mut published = self.domain.subscribe();
-        let mut retry = Backoff::new(FIRST_RETRY, LAST_RETRY);
-        let mut last_error = String::new();
-        // A stored one is renewed as soon as the issuer answers: its authority may have been revoked meanwhile.
-        let mut due = self.clock.now();
-        let mut signed_under = None;
-        if self.cell.current().is_some() {
-            health.ready(self.id.as_str());
-        }
-        loop {
-            let wait = (due - self.clock.now()).try_into().unwrap_or_default();
-            tokio::select! {
-                () = self.clock.sleep(wait) => {}
-                changed = published.changed() => {
-                    if changed.is_err() {
-                        return Ok(());
-                    }
-                    let authorities = published.borrow_and_update().as_ref().map(|now| authorities(&now.bundle));
-                    if signed_under.is_none() || authorities == signed_under {
-                        signed_under = authorities;
-                        continue;
-                    }
-                }
-                () = shutdown.cancelled() => return Ok(()),
-            }
-            let minted = tokio::select! {
-                minted = self.mint() => minted,
-                () = shutdown.cancelled() => return Ok(()),
-            };
-            match minted {
-                Ok(identity) => {
-                    let life = identity.not_after() - identity.not_before();
-                    due = identity.not_before() + life / 2;
-                    signed_under = self.domain.current().map(|now| authorities(&now.bundle));
-                    tracing::info!(id = %self.id, not_after = %identity.not_after(), "X509-SVID of the endpoint renewed");
-                    health.ready(self.id.as_str());
-                    retry.reset();
-                    last_error.clear();
-                }
-                Err(error) => {
-                    let text = error.to_string();
-                    if text != last_error {
-                        tracing::warn!(id = %self.id, error = %text, "X509-SVID of the endpoint not renewed");
-                    }
-                    if self.cell.current().is_none_or(|identity| identity.not_after() <= self.clock.now()) {
-                        health.not_ready(self.id.as_str(), &text);
-                    }
-                    last_error = text;
-                    due = self.clock.now() + retry.next();
-                }
-            }
         }
     }
 
@@ -239,6 +178,74 @@ impl EndpointIdentity {
             return Err(format!("it is for {}", identity.id()).into());
         }
         Ok(Some(identity))
+    }
+}
+
+#[async_trait]
+impl EndpointIdentity for Minted {
+    fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    fn cell(&self) -> Arc<SvidCell> {
+        Arc::clone(&self.cell)
+    }
+
+    async fn run(self: Box<Self>, health: Gathered, shutdown: Shutdown) -> Result<(), BoxError> {
+        let mut published = self.domain.subscribe();
+        let mut retry = Backoff::new(FIRST_RETRY, LAST_RETRY);
+        let mut last_error = String::new();
+        // A stored one is renewed as soon as the issuer answers: its authority may have been revoked meanwhile.
+        let mut due = self.clock.now();
+        let mut signed_under = None;
+        if self.cell.current().is_some() {
+            health.ready(self.id.as_str());
+        }
+        loop {
+            let wait = (due - self.clock.now()).try_into().unwrap_or_default();
+            tokio::select! {
+                () = self.clock.sleep(wait) => {}
+                changed = published.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let authorities = published.borrow_and_update().as_ref().map(|now| authorities(&now.bundle));
+                    if signed_under.is_none() || authorities == signed_under {
+                        signed_under = authorities;
+                        continue;
+                    }
+                }
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            let minted = tokio::select! {
+                minted = self.mint() => minted,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            match minted {
+                Ok(identity) => {
+                    let life = identity.not_after() - identity.not_before();
+                    due = identity.not_before() + life / 2;
+                    signed_under = self.domain.current().map(|now| authorities(&now.bundle));
+                    tracing::info!(id = %self.id, not_after = %identity.not_after(), "X509-SVID of the endpoint renewed");
+                    self.metrics.renewed();
+                    health.ready(self.id.as_str());
+                    retry.reset();
+                    last_error.clear();
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    self.metrics.failed();
+                    if text != last_error {
+                        tracing::warn!(id = %self.id, error = %text, "X509-SVID of the endpoint not renewed");
+                    }
+                    if self.cell.current().is_none_or(|identity| identity.not_after() <= self.clock.now()) {
+                        health.not_ready(self.id.as_str(), &text);
+                    }
+                    last_error = text;
+                    due = self.clock.now() + retry.next();
+                }
+            }
+        }
     }
 }
 
