@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use entente_tests::{
+    documented::documented,
     domain::{Domain, Service},
     observe::{gateway_log, handshake, metric, says},
     peer::Peer,
@@ -55,7 +56,7 @@ async fn comes_from_the_agent_and_rotates() -> Result<()> {
 
     // Step by step to an entry for this gateway.
     let id = domain.endpoint_id();
-    says(&domain, 500, "the agent has no X509-SVID for this gateway; create an entry").await?;
+    says(&domain, 500, documented("the agent has no X509-SVID for this gateway")?).await?;
     domain.create_entry("/other", &[]).await?;
     let wrong = format!("has no X509-SVID `{id}` for this gateway, only `spiffe://cloud.example/other`");
     says(&domain, 500, &wrong).await?;

@@ -26,11 +26,25 @@ fn example(service: &str) -> PathBuf {
     repository().join(format!("docs/examples/{service}.yaml"))
 }
 
+/// Every example with its service, which its name begins with: `gateway-acme.yaml` is a gateway's.
+fn all() -> Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    for file in fs::read_dir(repository().join("docs/examples"))? {
+        let path = file?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(service) = SERVICES.into_iter().find(|service| name.starts_with(service) && name.ends_with(".yaml"))
+        {
+            found.push((service.to_owned(), path));
+        }
+    }
+    ensure!(found.len() > SERVICES.len(), "examples are missing: {found:?}");
+    Ok(found)
+}
+
 #[tokio::test]
 async fn each_is_valid() -> Result<()> {
-    for service in SERVICES {
-        let path = example(service).display().to_string();
-        cli::entente(&[service, "validate", "-config", &path]).await?.ok()?;
+    for (service, path) in all()? {
+        cli::entente(&[&service, "validate", "-config", &path.display().to_string()]).await?.ok()?;
     }
     Ok(())
 }
@@ -38,13 +52,13 @@ async fn each_is_valid() -> Result<()> {
 /// Every key an example shows is known to the schema, and the schema is JSON.
 #[tokio::test]
 async fn each_has_a_schema() -> Result<()> {
-    for service in SERVICES {
-        let schema = cli::entente(&["config", "schema", service]).await?.json()?;
+    for (service, path) in all()? {
+        let schema = cli::entente(&["config", "schema", &service]).await?.json()?;
         ensure!(schema["properties"].as_object().is_some_and(|keys| keys.len() > 5), "{schema}");
-        let text = fs::read_to_string(example(service))?;
+        let text = fs::read_to_string(&path)?;
         for line in text.lines().filter(|line| !line.starts_with([' ', '#', '-'])) {
             if let Some((key, _)) = line.split_once(':') {
-                ensure!(schema["properties"].get(key).is_some(), "`{key}` of {service}.yaml is not in the schema");
+                ensure!(schema["properties"].get(key).is_some(), "`{key}` of {} is not in the schema", path.display());
             }
         }
     }

@@ -11,6 +11,7 @@
 )]
 
 mod acceptance;
+mod acme;
 mod admin;
 mod admin_api;
 mod audit;

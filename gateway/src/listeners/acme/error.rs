@@ -124,7 +124,12 @@ pub(super) enum Severity {
 impl AcmeError {
     pub(super) fn severity(&self) -> Severity {
         match self {
-            Self::Unreachable(_) | Self::Trouble(_) => Severity::Passing,
+            Self::Unreachable(_)
+            | Self::Trouble(_)
+            | Self::Untrusted { .. }
+            | Self::NotAcme(_)
+            | Self::CaFile(_)
+            | Self::HmacKey(_) => Severity::Passing,
             _ => Severity::Lasting,
         }
     }
@@ -186,9 +191,13 @@ pub(super) fn unproven(name: &str, challenge: &'static str, problem: &Problem) -
         "connection" if tls => "port 443 of the name must lead from the internet to the https_web listener",
         "connection" => "port 80 of the name must lead from the internet to the http_01 listener",
         _ if tls => {
-            "another server answers on port 443, or a proxy before this gateway ends TLS: it must pass TLS through"
+            "port 443 of the name must lead to the https_web listener with TLS passed through; another server or a proxy \
+             that ends TLS may answer there"
         }
-        _ => "another server answers on port 80; it must pass /.well-known/acme-challenge/ on to the http_01 listener",
+        _ => {
+            "port 80 of the name must lead to the http_01 listener; another server may answer there and must pass \
+             /.well-known/acme-challenge/ on"
+        }
     };
     AcmeError::Unproven { name: name.to_owned(), challenge, detail: detail(problem), remedy }
 }
