@@ -118,6 +118,11 @@ impl PartnerBundles {
         self.held.write().unwrap_or_else(PoisonError::into_inner).set(held);
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.read().bundles.len()
+    }
+
     /// All of them, by trust domain.
     pub fn list(&self) -> Vec<Arc<HeldBundle>> {
         let mut list: Vec<_> = self.read().bundles.values().cloned().collect();

@@ -19,6 +19,7 @@ use super::{
     decision_error::{DecisionError, MIN_DIGEST_DIGITS},
     limits::{AcceptanceLimits, LimitError, public_keys},
     policy::{Emptied, Mode, Policy},
+    states::States,
 };
 use crate::{
     api::{RefreshRequest, Via},
@@ -77,6 +78,7 @@ pub struct Decisions {
     controls: Controls,
     limits: AcceptanceLimits,
     clock: SharedClock,
+    states: Arc<States>,
     one_at_a_time: Mutex<()>,
 }
 
@@ -106,7 +108,13 @@ impl Decisions {
         clock: SharedClock,
     ) -> Result<Self, StoreError> {
         let controls = Controls::new(store.controls().await?);
-        Ok(Self { store, partners, served, controls, limits, clock, one_at_a_time: Mutex::new(()) })
+        let states = Arc::new(States::new(store.clone()));
+        Ok(Self { store, partners, served, controls, limits, clock, states, one_at_a_time: Mutex::new(()) })
+    }
+
+    /// The states of relationships on their way to the store.
+    pub fn states(&self) -> &Arc<States> {
+        &self.states
     }
 
     /// How a relationship is held.
@@ -396,6 +404,9 @@ impl Decisions {
             .map(|((held, document, source_url, via), change)| Acceptance { held, document, source_url, change, via });
         let event = Event { who: by, what, subject: partner.to_string(), before, after, why };
         let decision = Decision { partner, acceptance, state, control: &control, event: &event };
+        if state.is_some() {
+            self.states.overtake(partner).await;
+        }
         self.store.decide(&decision).await?;
         tracing::info!(trust_domain = %partner, what = what.name(), who = %by, "decided");
         self.controls.set(partner, control);

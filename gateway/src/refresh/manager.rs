@@ -3,14 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use federation_specs::{id::TrustDomain, profile::EndpointProfile};
+use futures::FutureExt as _;
 use serde_json::json;
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -19,7 +21,8 @@ use super::{
     deliver::Deliveries,
     policy::Drift,
     relationship::{ByIssuer, Definition, IssuerRelationship, merge},
-    task::{Request, Shared, Task},
+    requests::{MAX_WAITING, NotTaken, Request, Requests},
+    task::{Shared, Task},
     updater::Updater,
 };
 use crate::{
@@ -39,9 +42,6 @@ pub const AGE_CHECK: Duration = Duration::from_secs(1);
 
 /// Pause before a task that ended by a defect starts again.
 const RESTART_PAUSE: Duration = Duration::from_secs(60);
-
-/// Refreshes of one relationship that may wait for their turn.
-const MAX_WAITING_REQUESTS: usize = 16;
 
 /// Why a refresh did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,7 @@ pub enum RefreshError {
         url: String,
     },
     /// Too many refreshes wait already.
-    #[error("{MAX_WAITING_REQUESTS} refreshes of `{0}` wait already; try again later")]
+    #[error("{MAX_WAITING} refreshes of `{0}` wait already; try again later")]
     Busy(TrustDomain),
     /// The relationship was removed meanwhile, or the gateway stops.
     #[error("the refresh was given up, because the relationship was removed or the gateway stops")]
@@ -104,7 +104,7 @@ struct State {
 #[derive(Debug)]
 struct Running {
     definition: watch::Sender<Arc<Definition>>,
-    requests: mpsc::Sender<Request>,
+    requests: Arc<Requests>,
     status: Arc<Mutex<RefreshState>>,
     cancelled: CancellationToken,
 }
@@ -160,6 +160,8 @@ impl Manager {
         drop(state);
         self.inner.shared.deliveries.all_told();
         self.inner.tasks.spawn(self.clone().watch_ages());
+        let (clock, cancelled) = (Arc::clone(self.inner.shared.updater.clock()), self.inner.cancelled.clone());
+        self.inner.tasks.spawn(Arc::clone(self.decisions().states()).run(clock, cancelled));
     }
 
     /// Takes bundles that partners have not confirmed within their maximum age from the issuers, and gives them back.
@@ -191,11 +193,12 @@ impl Manager {
         }
     }
 
-    /// Ends every task and waits for them.
+    /// Ends every task, waits for them and stores how each relationship was doing.
     pub async fn stop(&self) {
         self.inner.cancelled.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        self.decisions().states().flush().await;
     }
 
     /// An issuer answers again after it was away.
@@ -245,13 +248,13 @@ impl Manager {
         by: Actor,
     ) -> Result<bool, RefreshError> {
         let requests = match self.state().running.get(partner) {
-            Some(running) => running.requests.clone(),
+            Some(running) => Arc::clone(&running.requests),
             None => return Err(RefreshError::Unknown(partner.clone())),
         };
         let (reply, answer) = oneshot::channel();
-        requests.try_send(Request { options, by, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => RefreshError::Busy(partner.clone()),
-            mpsc::error::TrySendError::Closed(_) => RefreshError::Stopped,
+        requests.put(Request { options, by, reply }).map_err(|not_taken| match not_taken {
+            NotTaken::Full => RefreshError::Busy(partner.clone()),
+            NotTaken::Closed => RefreshError::Stopped,
         })?;
         match answer.await {
             Ok(outcome) => outcome.map_err(RefreshError::Failed),
@@ -326,10 +329,10 @@ impl Manager {
     pub async fn unfreeze(&self, partner: &TrustDomain, order: &Order<'_>) -> Result<(), RefreshError> {
         self.definition(partner)?;
         self.decisions().unfreeze(partner, order).await?;
-        let requests = self.state().running.get(partner).map(|running| running.requests.clone());
+        let requests = self.state().running.get(partner).map(|running| Arc::clone(&running.requests));
         if let Some(requests) = requests {
             // A full queue means that refreshes are on their way already.
-            let _ = requests.try_send(Request {
+            let _ = requests.put(Request {
                 options: RefreshRequest::default(),
                 by: order.by.clone(),
                 reply: oneshot::channel().0,
@@ -438,17 +441,17 @@ impl Manager {
 
     fn spawn(&self, definition: Definition, status: RefreshState) -> Running {
         let (definition, definitions) = watch::channel(Arc::new(definition));
-        let (requests, incoming) = mpsc::channel(MAX_WAITING_REQUESTS);
+        let requests = Arc::new(Requests::default());
         let running = Running {
             definition,
-            requests,
+            requests: Arc::clone(&requests),
             status: Arc::new(Mutex::new(status)),
             cancelled: self.inner.cancelled.child_token(),
         };
         let task = Task {
             shared: Arc::clone(&self.inner.shared),
             definition: definitions,
-            requests: incoming,
+            requests,
             status: Arc::clone(&running.status),
             cancelled: running.cancelled.clone(),
         };
@@ -456,8 +459,9 @@ impl Manager {
         self.inner.tasks.spawn(async move {
             let cancelled = task.cancelled.clone();
             let partner = task.definition.borrow().trust_domain.clone();
-            if let Err(error) = tokio::spawn(task.run()).await {
-                tracing::error!(trust_domain = %partner, %error, "refresh task failed, which is a defect; it starts again");
+            // Whatever a defect left half done goes with the task, which nobody else shares.
+            if AssertUnwindSafe(task.run()).catch_unwind().await.is_err() {
+                tracing::error!(trust_domain = %partner, "refresh task failed, which is a defect; it starts again");
                 let clock = manager.inner.shared.updater.clock();
                 tokio::select! {
                     () = clock.sleep(RESTART_PAUSE) => manager.respawn(&partner),

@@ -15,6 +15,9 @@ pub const POLLS_PER_HINT: u32 = 4;
 /// First wait after a failure; doubles with each further one up to the regular interval.
 pub const FIRST_RETRY: Duration = Duration::from_secs(5);
 
+/// Between two refreshes that were missed while the gateway was down: a few hundred a second, which one processor can do.
+const CATCH_UP_PACE: Duration = Duration::from_millis(4);
+
 /// Fraction by which the regular interval is spread.
 const SPREAD: f64 = 0.1;
 
@@ -44,6 +47,14 @@ impl Schedule {
     pub fn after_failure(&mut self) -> Duration {
         self.retry.next().min(self.interval)
     }
+}
+
+/// The first wait of a relationship that should have been refreshed while the gateway was down, as `count` others may
+/// have been: somewhere within the time in which all of them are worked off at an even pace.
+pub fn catch_up(limits: &RefreshLimits, hint: Option<Duration>, count: usize) -> Duration {
+    let all = CATCH_UP_PACE.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+    // The middle of that time, and all of it as spread.
+    jitter(all.min(interval(limits, hint)) / 2, 1.0)
 }
 
 fn interval(limits: &RefreshLimits, hint: Option<Duration>) -> Duration {
@@ -83,6 +94,16 @@ mod tests {
             assert!((135..=165).contains(&wait.as_secs()), "{wait:?}");
             assert!(schedule.after_success(Some(Duration::from_secs(60))) >= LIMITS.min_interval);
         }
+    }
+
+    #[test]
+    fn what_was_missed_is_worked_off_evenly_and_within_the_interval() {
+        let waits = |count| (0..1000).map(move |_| catch_up(&LIMITS, Some(Duration::from_secs(600)), count));
+        assert!(waits(1).all(|wait| wait <= CATCH_UP_PACE), "one alone does not wait");
+        let (early, late) = waits(10_000).partition::<Vec<_>, _>(|wait| wait.as_secs() < 20);
+        assert!(early.len() > 300 && late.len() > 300, "{} and {}", early.len(), late.len());
+        assert!(waits(10_000).all(|wait| wait <= Duration::from_secs(40)));
+        assert!(waits(1_000_000).all(|wait| wait <= Duration::from_secs(150)));
     }
 
     #[test]

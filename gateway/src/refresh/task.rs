@@ -6,30 +6,21 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     decision_error::DecisionError,
     deliver::Deliveries,
     relationship::Definition,
-    schedule::Schedule,
+    requests::{Request, Requests},
+    schedule::{Schedule, catch_up},
     updater::{UpdateError, Updater},
 };
-use crate::{api::RefreshRequest, audit::Actor, store::relationships::RefreshState};
+use crate::{audit::Actor, store::relationships::RefreshState};
 
 /// Longest error text kept of a failed refresh.
 const MAX_ERROR_BYTES: usize = 2048;
-
-/// Somebody waits for a refresh.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) options: RefreshRequest,
-    /// Who.
-    pub(super) by: Actor,
-    /// Answered with whether a new bundle is in force, or why the refresh failed.
-    pub(super) reply: oneshot::Sender<Result<bool, String>>,
-}
 
 /// What the tasks of all relationships share.
 #[derive(Debug)]
@@ -43,10 +34,16 @@ pub(super) struct Shared {
 pub(super) struct Task {
     pub(super) shared: Arc<Shared>,
     pub(super) definition: watch::Receiver<Arc<Definition>>,
-    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) requests: Arc<Requests>,
     /// What others read; written after each attempt.
     pub(super) status: Arc<Mutex<RefreshState>>,
     pub(super) cancelled: CancellationToken,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.requests.close();
+    }
 }
 
 impl Task {
@@ -58,12 +55,20 @@ impl Task {
         let hint = held.as_ref().and_then(|held| held.bundle.refresh_hint());
         let mut schedule = Schedule::new(*self.shared.updater.limits(), hint);
         let known = held.is_some() && state.etag_url.as_deref() == Some(&definition.url.to_string());
-        let mut wait = if known { self.first_wait(&state) } else { Duration::ZERO };
+        // A partner never fetched comes before those whose bundle is only due.
+        let mut wait = match known.then(|| self.first_wait(&state)) {
+            Some(Duration::ZERO) => {
+                let updater = &self.shared.updater;
+                catch_up(updater.limits(), hint, updater.partners().count())
+            }
+            Some(wait) => wait,
+            None => Duration::ZERO,
+        };
         loop {
             let request = tokio::select! {
                 () = self.cancelled.cancelled() => return,
                 () = self.shared.updater.clock().sleep(wait) => None,
-                Some(request) = self.requests.recv() => Some(request),
+                request = self.requests.next() => Some(request),
                 changed = self.definition.changed() => {
                     if changed.is_err() {
                         return;
@@ -78,7 +83,8 @@ impl Task {
                     None
                 }
             };
-            wait = self.refresh(&definition, &mut state, &mut schedule, request).await;
+            // Boxed: a task that waits, as nearly all do, is to be small.
+            wait = Box::pin(self.refresh(&definition, &mut state, &mut schedule, request)).await;
             if self.cancelled.is_cancelled() {
                 return;
             }
@@ -146,9 +152,7 @@ impl Task {
         };
         state.next_refresh = Some(now + wait);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = state.clone();
-        if let Err(error) = shared.updater.store().save_refresh_state(&definition.trust_domain, state).await {
-            tracing::warn!(trust_domain = %definition.trust_domain, %error, "state of the relationship not stored");
-        }
+        shared.updater.decisions().states().put(&definition.trust_domain, state.clone());
         if answer.is_ok() {
             shared.deliveries.refreshed(&definition.trust_domain, &definition.receivers);
         }

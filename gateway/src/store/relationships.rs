@@ -72,14 +72,19 @@ impl Store {
             .collect()
     }
 
-    /// Stores the state of one relationship.
+    /// Stores the states of relationships, all or nothing.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn save_refresh_state(&self, trust_domain: &TrustDomain, state: &RefreshState) -> Result<(), StoreError> {
+    pub async fn save_refresh_states(&self, states: &[(TrustDomain, RefreshState)]) -> Result<(), StoreError> {
         self.database
-            .run_tx("save_refresh_state", |mut connection| {
-                Box::pin(async move { upsert(&mut connection, trust_domain, state).await })
+            .run_tx("save_refresh_states", |mut connection| {
+                Box::pin(async move {
+                    for (trust_domain, state) in states {
+                        upsert(&mut connection, trust_domain, state).await?;
+                    }
+                    Ok(())
+                })
             })
             .await
     }
