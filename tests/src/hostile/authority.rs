@@ -203,8 +203,19 @@ impl Keys {
 
     /// The bundle, in the standard's JSON.
     pub fn bundle(&self, sequence: u64, refresh_hint: u64) -> Value {
+        self.bundle_with(self.jwt_jwk(), sequence, refresh_hint)
+    }
+
+    /// The bundle after rotations: the JWT authority's key ID is the sequence number.
+    pub fn rotated_bundle(&self, sequence: u64, refresh_hint: u64) -> Value {
+        let mut key = self.jwt_jwk();
+        key["kid"] = json!(sequence.to_string());
+        self.bundle_with(key, sequence, refresh_hint)
+    }
+
+    fn bundle_with(&self, jwt: Value, sequence: u64, refresh_hint: u64) -> Value {
         json!({
-            "keys": [self.root_jwk(), self.jwt_jwk()],
+            "keys": [self.root_jwk(), jwt],
             "spiffe_sequence": sequence,
             "spiffe_refresh_hint": refresh_hint,
         })

@@ -1,6 +1,13 @@
 //! Partners beyond reproach, whose sequence grows with time.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -24,7 +31,17 @@ pub const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct GoodPartners {
     partners: Vec<GoodPartner>,
+    manner: Arc<Manner>,
+}
+
+/// What all of them do.
+#[derive(Debug)]
+struct Manner {
     begin: Instant,
+    /// A new key ID with each sequence number.
+    rotates: bool,
+    /// Connections are closed at once.
+    away: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -38,7 +55,16 @@ struct GoodPartner {
 impl GoodPartners {
     /// `count` of them, half with each profile, on free ports of loopback.
     pub async fn start(count: usize, web: &WebAuthority) -> Result<Self> {
-        let begin = Instant::now();
+        Self::start_with(count, web, false).await
+    }
+
+    /// The same with a new key ID for each sequence number, so that every bundle is another one to an issuer too.
+    pub async fn start_rotating(count: usize, web: &WebAuthority) -> Result<Self> {
+        Self::start_with(count, web, true).await
+    }
+
+    async fn start_with(count: usize, web: &WebAuthority, rotates: bool) -> Result<Self> {
+        let manner = Arc::new(Manner { begin: Instant::now(), rotates, away: AtomicBool::new(false) });
         let mut partners = Vec::with_capacity(count);
         for index in 0..count {
             let profile = if index % 2 == 0 { Profile::HttpsWeb } else { Profile::HttpsSpiffe };
@@ -46,15 +72,20 @@ impl GoodPartners {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             let url = endpoint_url(profile, listener.local_addr()?);
             let acceptor = TlsAcceptor::from(good_server(profile, web, &keys, HTTP11)?);
-            let task = tokio::spawn(accept(listener, acceptor, Arc::clone(&keys), begin));
+            let task = tokio::spawn(accept(listener, acceptor, Arc::clone(&keys), Arc::clone(&manner)));
             partners.push(GoodPartner { keys, profile, url, task });
         }
-        Ok(Self { partners, begin })
+        Ok(Self { partners, manner })
     }
 
     /// The sequence number of every bundle at this moment.
     pub fn sequence(&self) -> u64 {
-        sequence(self.begin)
+        self.manner.sequence()
+    }
+
+    /// Whether they are away from now on: nobody gets an answer then.
+    pub fn away(&self, away: bool) {
+        self.manner.away.store(away, Ordering::SeqCst);
     }
 
     /// The keys of the first of them.
@@ -82,18 +113,23 @@ impl Drop for GoodPartners {
     }
 }
 
-fn sequence(begin: Instant) -> u64 {
-    1 + begin.elapsed().as_secs() / TICK.as_secs()
-}
-
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, keys: Arc<Keys>, begin: Instant) {
-    while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(answer(stream, acceptor.clone(), Arc::clone(&keys), begin));
+impl Manner {
+    fn sequence(&self) -> u64 {
+        1 + self.begin.elapsed().as_secs() / TICK.as_secs()
     }
 }
 
-async fn answer(stream: TcpStream, acceptor: TlsAcceptor, keys: Arc<Keys>, begin: Instant) {
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, keys: Arc<Keys>, manner: Arc<Manner>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        if !manner.away.load(Ordering::SeqCst) {
+            tokio::spawn(answer(stream, acceptor.clone(), Arc::clone(&keys), Arc::clone(&manner)));
+        }
+    }
+}
+
+async fn answer(stream: TcpStream, acceptor: TlsAcceptor, keys: Arc<Keys>, manner: Arc<Manner>) {
+    let sequence = manner.sequence();
     // A hint of a second asks for the gateway's shortest interval.
-    let document = keys.bundle(sequence(begin), 1).to_string();
-    drop(serve(&acceptor, stream, document.as_bytes()).await);
+    let document = if manner.rotates { keys.rotated_bundle(sequence, 1) } else { keys.bundle(sequence, 1) };
+    drop(serve(&acceptor, stream, document.to_string().as_bytes()).await);
 }
