@@ -42,18 +42,20 @@ struct CaState {
     certificate: String,
     /// How many orders are taken before the limit is reached.
     limit: usize,
-    /// Paths of the questions when to renew.
+    /// Life of certificates.
+    life: Duration,
+    /// How often it was asked when to renew.
     asked: usize,
 }
 
 impl FakeCa {
-    async fn start(web: &WebAuthority, limit: usize) -> Self {
+    async fn start(web: &WebAuthority, limit: usize, life: Duration) -> Self {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = socket.local_addr().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = Arc::new(Issuer::new(params, KeyPair::generate().unwrap()));
-        let state = Arc::new(Mutex::new(CaState { limit, ..CaState::default() }));
+        let state = Arc::new(Mutex::new(CaState { limit, life, ..CaState::default() }));
         let ca = Self { base: format!("https://{address}"), issuer, state };
         let router = Router::new()
             .route("/dir", get(directory))
@@ -139,8 +141,8 @@ async fn order(State(ca): State<FakeCa>, body: Bytes) -> Response {
 async fn finalize(State(ca): State<FakeCa>, body: Bytes) -> Response {
     let csr = URL_SAFE_NO_PAD.decode(payload(&body)["csr"].as_str().unwrap()).unwrap();
     let mut request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr)).unwrap();
-    request.params.not_before = OffsetDateTime::now_utc() - Duration::HOUR;
-    request.params.not_after = OffsetDateTime::now_utc() + Duration::days(90);
+    request.params.not_before = OffsetDateTime::now_utc() - Duration::SECOND;
+    request.params.not_after = OffsetDateTime::now_utc() + ca.state.lock().unwrap().life;
     request.params.use_authority_key_identifier_extension = true;
     ca.state.lock().unwrap().certificate = request.signed_by(&ca.issuer).unwrap().pem();
     nonce(StatusCode::OK, ca.order("processing"))
@@ -179,7 +181,7 @@ fn setup_for(setup: &mut Setup, ca: &FakeCa) {
 #[tokio::test]
 async fn renews_when_the_certificate_authority_suggests_it_and_says_what_it_replaces() {
     let mut setup = Setup::new().await;
-    let ca = FakeCa::start(&setup.web, usize::MAX).await;
+    let ca = FakeCa::start(&setup.web, usize::MAX, Duration::days(90)).await;
     setup_for(&mut setup, &ca);
     let gateway = setup.start().await;
     eventually("the suggested renewal", || async { ca.state.lock().unwrap().asked >= 2 }).await;
@@ -192,9 +194,9 @@ async fn renews_when_the_certificate_authority_suggests_it_and_says_what_it_repl
 }
 
 #[tokio::test]
-async fn a_rate_limit_is_obeyed_while_the_certificate_goes_on() {
+async fn a_rate_limit_is_obeyed_while_the_certificate_goes_on_until_it_expires() {
     let mut setup = Setup::new().await;
-    let ca = FakeCa::start(&setup.web, 1).await;
+    let ca = FakeCa::start(&setup.web, 1, Duration::seconds(4)).await;
     setup_for(&mut setup, &ca);
     let gateway = setup.start().await;
     let remark = || gateway.readiness.snapshot()["listeners"].reason.clone().unwrap_or_default();
@@ -203,6 +205,12 @@ async fn a_rate_limit_is_obeyed_while_the_certificate_goes_on() {
     let next = remark().rsplit_once("next attempt at ").map(|(_, at)| OffsetDateTime::parse(at, &Rfc3339).unwrap());
     let wait = next.unwrap() - OffsetDateTime::now_utc();
     assert!(wait > Duration::hours(23) && wait <= Duration::DAY, "{wait}: {}", remark());
-    assert_eq!(ca.state.lock().unwrap().orders.len(), 2);
+    eventually("the certificate to expire", || async { !gateway.readiness.is_ready() }).await;
+    assert!(
+        remark().starts_with("https_web: certificate expired at ") && remark().contains("rate limit"),
+        "{}",
+        remark()
+    );
+    assert_eq!(ca.state.lock().unwrap().orders.len(), 2, "nothing was ordered before the time");
     gateway.stop().await;
 }

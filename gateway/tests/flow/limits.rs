@@ -1,24 +1,17 @@
 //! Compression, rate and connection limits, and proxies that name the client.
 
-use std::{io::Read as _, sync::Arc, time::Duration};
+use std::{io::Read as _, time::Duration};
 
-use rustls::ClientConfig;
 use serde_json::json;
-use service_kit::{
-    clock::SystemClock,
-    tls::{WebRoots, web_client_config},
-};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::support::{LOCAL, Running, Setup, client::Connection};
-
-fn web_client(setup: &Setup) -> Arc<ClientConfig> {
-    let roots = WebRoots::Pem(setup.web.ca_pem().as_bytes().to_vec());
-    web_client_config(&roots, SystemClock::shared(), &[b"http/1.1"]).unwrap()
-}
+use crate::support::{
+    LOCAL, Running, Setup,
+    client::{Connection, web_client},
+};
 
 async fn connect(setup: &Setup, gateway: &Running) -> Connection {
     Connection::open(gateway.web_address, &web_client(setup)).await.unwrap()

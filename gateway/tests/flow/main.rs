@@ -16,6 +16,7 @@ mod admin;
 mod admin_api;
 mod audit;
 mod delivery;
+mod endpoint_svid;
 mod issuer_work;
 mod limits;
 mod metrics;

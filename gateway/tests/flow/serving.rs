@@ -6,24 +6,15 @@ use federation_specs::{bundle::BundleSet, bundle_json};
 use rustls::{ClientConfig, ProtocolVersion};
 use service_kit::{
     clock::SystemClock,
-    tls::{BundleCell, PeerPolicy, WebRoots, spiffe_client_config, web_client_config},
+    tls::{BundleCell, PeerPolicy, spiffe_client_config},
 };
 use time::Duration;
 
-use crate::support::{LOCAL, Setup, client::Connection, eventually, td};
-
-fn web_client(setup: &Setup) -> Arc<ClientConfig> {
-    let roots = WebRoots::Pem(setup.web.ca_pem().as_bytes().to_vec());
-    web_client_config(&roots, SystemClock::shared(), &[b"http/1.1"]).unwrap()
-}
-
-fn spiffe_client(setup: &Setup, id: &str) -> Arc<ClientConfig> {
-    let mut bundles = BundleSet::new();
-    bundles.insert(Arc::new(setup.issuer.state().own.clone()));
-    let expected = PeerPolicy::Exactly(id.parse().unwrap());
-    spiffe_client_config(Arc::new(BundleCell::new(bundles)), None, expected, SystemClock::shared(), &[b"http/1.1"])
-        .unwrap()
-}
+use crate::support::{
+    LOCAL, Setup,
+    client::{Connection, spiffe_client, web_client},
+    eventually, td,
+};
 
 fn endpoint_id() -> String {
     format!("spiffe://{LOCAL}/entente/gateway")

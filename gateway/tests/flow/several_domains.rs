@@ -2,30 +2,18 @@
 
 use std::sync::Arc;
 
-use federation_specs::{bundle::BundleSet, bundle_json};
+use federation_specs::bundle_json;
 use rustls::ClientConfig;
 use serde_json::json;
-use service_kit::{
-    clock::SystemClock,
-    tls::{BundleCell, PeerPolicy, WebRoots, spiffe_client_config, web_client_config},
+
+use crate::support::{
+    LOCAL, Running, Setup,
+    authority::Authority,
+    client::{Connection, spiffe_client, web_client},
+    td,
 };
 
-use crate::support::{LOCAL, Running, Setup, authority::Authority, client::Connection, td};
-
 const SECOND: &str = "second.example";
-
-fn web_client(setup: &Setup) -> Arc<ClientConfig> {
-    let roots = WebRoots::Pem(setup.web.ca_pem().as_bytes().to_vec());
-    web_client_config(&roots, SystemClock::shared(), &[b"http/1.1"]).unwrap()
-}
-
-fn spiffe_client(setup: &Setup, id: &str) -> Arc<ClientConfig> {
-    let mut bundles = BundleSet::new();
-    bundles.insert(Arc::new(setup.issuer.state().own.clone()));
-    let expected = PeerPolicy::Exactly(id.parse().unwrap());
-    spiffe_client_config(Arc::new(BundleCell::new(bundles)), None, expected, SystemClock::shared(), &[b"http/1.1"])
-        .unwrap()
-}
 
 /// A domain that comes from a file.
 fn add_second(setup: &mut Setup, more: serde_json::Value) -> Authority {

@@ -62,6 +62,8 @@ pub(crate) struct Acme {
     ask_at: Option<OffsetDateTime>,
     /// The window it told, and the point chosen in it.
     window: Option<(OffsetDateTime, OffsetDateTime)>,
+    /// When the last renewal it suggested was done.
+    suggested: Option<OffsetDateTime>,
     last_error: Option<String>,
 }
 
@@ -105,6 +107,7 @@ impl Acme {
             renew_at,
             ask_at,
             window: None,
+            suggested: None,
             last_error: None,
         })
     }
@@ -233,7 +236,8 @@ impl Acme {
             listener = LISTENER, names = ?self.settings.domain_names, not_after = %issued.not_after,
             "ACME certificate obtained"
         );
-        (self.renew_at, self.ask_at, self.window) = (schedule::renewal(&issued), Some(self.clock.now()), None);
+        let now = self.clock.now();
+        (self.renew_at, self.ask_at) = (schedule::renewal_of_new(&issued, now), Some(now));
         self.cell.set(issued);
         Ok(())
     }
@@ -241,7 +245,9 @@ impl Acme {
     async fn order(&mut self) -> Result<(Issued, PrivateKey), AcmeError> {
         // Only a certificate authority that told a window knows about replacing; if it refuses, the next order does not
         // try that again.
-        let replaces = self.window.take().and_then(|_| self.identifier());
+        let suggested = self.window.take();
+        let replaces = suggested.and_then(|_| self.identifier());
+        self.suggested = suggested.map(|_| self.clock.now()).or(self.suggested);
         let account_error = match self.issue(replaces).await {
             Err(AcmeError::UnknownAccount(detail)) => detail,
             other => return other,
@@ -307,7 +313,7 @@ impl Acme {
                 let (start, end) = (info.suggested_window.start, info.suggested_window.end);
                 self.ask_at = Some(now + again.clamp(ASK_INTERVAL_FLOOR, ASK_INTERVAL));
                 if self.window != Some((start, end))
-                    && let Some(at) = schedule::suggested(&issued, start, end)
+                    && let Some(at) = schedule::suggested(&issued, start, end, self.suggested)
                 {
                     tracing::info!(listener = LISTENER, %start, %end, renew_at = %at, "renewal window suggested");
                     self.window = Some((start, end));

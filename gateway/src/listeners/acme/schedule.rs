@@ -15,8 +15,16 @@ use super::{
 const RENEW_AFTER: f64 = 0.65;
 const SPREAD: f64 = 0.025;
 
+/// However much of its life is over when it comes (a short one, dated back), a new certificate is used this long, and for
+/// this part of what is left of it.
+const LEAST_USE: Duration = Duration::from_secs(5);
+const LEAST_USED: f64 = 1.0 / 3.0;
+
 /// However late the certificate authority suggests, this part of the life is left.
 const LEAST_LEFT: f64 = 0.1;
+
+/// Between renewals the certificate authority suggests, at least.
+const SUGGESTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Pauses after failures that cost nothing.
 const FIRST_PASSING: Duration = Duration::from_secs(1);
@@ -61,13 +69,26 @@ pub(super) fn renewal(issued: &Issued) -> OffsetDateTime {
     issued.not_before + jitter(life.mul_f64(RENEW_AFTER), SPREAD)
 }
 
+/// The same for a certificate that has just come.
+pub(super) fn renewal_of_new(issued: &Issued, now: OffsetDateTime) -> OffsetDateTime {
+    let left = Duration::try_from(issued.not_after - now).unwrap_or_default();
+    renewal(issued).max(now + left.mul_f64(LEAST_USED).max(LEAST_USE))
+}
+
 /// A point in the window the certificate authority suggests (RFC 9773 section 4.2), uniformly chosen; never so late that
-/// too little of the life is left. `None` for a window that is none.
-pub(super) fn suggested(issued: &Issued, start: OffsetDateTime, end: OffsetDateTime) -> Option<OffsetDateTime> {
+/// too little of the life is left, and [`SUGGESTION_INTERVAL`] after the last renewal it suggested, so that one that
+/// always says "now" is not asked for certificates without end. `None` for a window that is none.
+pub(super) fn suggested(
+    issued: &Issued,
+    start: OffsetDateTime,
+    end: OffsetDateTime,
+    last: Option<OffsetDateTime>,
+) -> Option<OffsetDateTime> {
     let length = Duration::try_from(end - start).ok().filter(|length| !length.is_zero())?;
     let life = Duration::try_from(issued.not_after - issued.not_before).unwrap_or_default();
     let latest = issued.not_after - life.mul_f64(LEAST_LEFT);
-    Some((start + jitter(length / 2, 1.0)).min(latest))
+    let at = (start + jitter(length / 2, 1.0)).min(latest);
+    Some(last.map_or(at, |last| at.max(last + SUGGESTION_INTERVAL)))
 }
 
 #[cfg(test)]
@@ -107,13 +128,23 @@ mod tests {
         let issued = issued();
         let (start, end) = (datetime!(2026-09-10 00:00 UTC), datetime!(2026-09-12 00:00 UTC));
         for _ in 0..200 {
-            let at = suggested(&issued, start, end).unwrap();
+            let at = suggested(&issued, start, end, None).unwrap();
             assert!((start..=end).contains(&at), "{at}");
         }
-        let late = suggested(&issued, END, END + Duration::from_secs(60)).unwrap();
+        let late = suggested(&issued, END, END + Duration::from_secs(60), None).unwrap();
         assert_eq!(late, datetime!(2026-11-21 00:00 UTC), "a tenth of the life is left");
-        assert_eq!(suggested(&issued, end, start), None);
-        assert_eq!(suggested(&issued, end, end), None);
+        assert_eq!(suggested(&issued, end, start, None), None);
+        assert_eq!(suggested(&issued, end, end, None), None);
+        let last = datetime!(2026-09-15 00:00 UTC);
+        assert_eq!(suggested(&issued, start, end, Some(last)), Some(datetime!(2026-09-15 01:00 UTC)), "no storm");
+    }
+
+    #[test]
+    fn a_new_certificate_is_used_however_late_it_comes() {
+        let issued = issued();
+        assert_eq!(renewal_of_new(&issued, END - Duration::from_secs(1)), END + Duration::from_secs(4));
+        assert_eq!(renewal_of_new(&issued, END - Duration::from_secs(300)), END - Duration::from_secs(200));
+        assert!(renewal_of_new(&issued, BEGIN) < datetime!(2026-10-31 01:00 UTC), "two thirds of the life");
     }
 
     #[test]

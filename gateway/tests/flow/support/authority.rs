@@ -78,13 +78,18 @@ impl Authority {
 
     /// Its certificate and its PKCS#8 key.
     pub fn leaf(&self, id: &str) -> (Vec<u8>, Vec<u8>) {
+        self.leaf_living(id, Duration::HOUR)
+    }
+
+    /// The same with a life of its own.
+    pub fn leaf_living(&self, id: &str, life: Duration) -> (Vec<u8>, Vec<u8>) {
         let key = PrivateKey::generate(KeyType::EcP256).unwrap();
         let leaf_key = KeyPair::try_from(key.pkcs8_der().as_slice()).unwrap();
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![uri(id)];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        validity(&mut params, Duration::HOUR);
+        validity(&mut params, life);
         let leaf = params.signed_by(&leaf_key, &self.issuer).unwrap();
         (leaf.der().to_vec(), key.pkcs8_der().to_vec())
     }

@@ -2,12 +2,19 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use federation_specs::bundle::BundleSet;
 use gateway::api::Problem;
 use http::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use serde::{Serialize, de::DeserializeOwned};
+use service_kit::{
+    clock::SystemClock,
+    tls::{BundleCell, PeerPolicy, WebRoots, spiffe_client_config, web_client_config},
+};
 use tokio::net::{TcpStream, UnixStream};
+
+use super::Setup;
 
 /// The admin API over its Unix socket.
 pub struct Admin {
@@ -116,4 +123,19 @@ impl Connection {
         let response = self.sender.send_request(request.body(String::new()).unwrap()).await.unwrap();
         collect(response).await
     }
+}
+
+/// TLS that trusts the setup's trust domain alone and expects the SPIFFE ID `id`.
+pub fn spiffe_client(setup: &Setup, id: &str) -> Arc<ClientConfig> {
+    let mut bundles = BundleSet::new();
+    bundles.insert(Arc::new(setup.issuer.state().own.clone()));
+    let expected = PeerPolicy::Exactly(id.parse().unwrap());
+    spiffe_client_config(Arc::new(BundleCell::new(bundles)), None, expected, SystemClock::shared(), &[b"http/1.1"])
+        .unwrap()
+}
+
+/// TLS that trusts the setup's web authority alone.
+pub fn web_client(setup: &Setup) -> Arc<ClientConfig> {
+    let roots = WebRoots::Pem(setup.web.ca_pem().as_bytes().to_vec());
+    web_client_config(&roots, SystemClock::shared(), &[b"http/1.1"]).unwrap()
 }

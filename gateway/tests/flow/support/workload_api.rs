@@ -19,11 +19,11 @@ use tonic::{Request, Response, Status, service::Routes};
 
 type Messages<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-struct OneIdentity(X509svidResponse, Option<watch::Receiver<Option<Bundle>>>);
+struct OneIdentity(watch::Receiver<Vec<X509svid>>, Option<watch::Receiver<Option<Bundle>>>);
 
 /// Serves the bundle of `changes` on `socket` until the test ends. While there is none the streams fail.
 pub fn serve_bundles(socket: &Path, changes: watch::Receiver<Option<Bundle>>) {
-    serve_all(socket, OneIdentity(X509svidResponse::default(), Some(changes)));
+    serve_all(socket, OneIdentity(watch::channel(Vec::new()).1, Some(changes)));
 }
 
 fn serve_all(socket: &Path, api: OneIdentity) {
@@ -52,8 +52,12 @@ impl OneIdentity {
 
 /// Serves on `socket` until the test ends.
 pub fn serve(socket: &Path, svid: X509svid) {
-    let answer = X509svidResponse { svids: vec![svid], ..X509svidResponse::default() };
-    serve_all(socket, OneIdentity(answer, None));
+    serve_changing(socket, watch::channel(vec![svid]).1);
+}
+
+/// The same with X509-SVIDs that change.
+pub fn serve_changing(socket: &Path, svids: watch::Receiver<Vec<X509svid>>) {
+    serve_all(socket, OneIdentity(svids, None));
 }
 
 fn unimplemented<T>() -> Result<Response<T>, Status> {
@@ -75,7 +79,8 @@ impl SpiffeWorkloadApi for OneIdentity {
         if request.metadata().get("workload.spiffe.io").is_none_or(|value| value != "true") {
             return Err(Status::invalid_argument("security header missing from request"));
         }
-        let messages = tokio_stream::once(Ok(self.0.clone())).chain(tokio_stream::pending());
+        let answer = |svids| Ok(X509svidResponse { svids, ..X509svidResponse::default() });
+        let messages = WatchStream::new(self.0.clone()).map(answer).chain(tokio_stream::pending());
         Ok(Response::new(Box::pin(messages)))
     }
 
