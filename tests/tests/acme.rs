@@ -136,6 +136,8 @@ async fn tls_alpn_01_on_the_listener_itself_and_a_restart() -> Result<()> {
     ensure!(metric(&domain, "renewals_total", ",result=\"ok\"").await? == 1.0);
     ensure!(metric(&domain, "renewals_total", ",result=\"failed\"").await? >= 1.0);
     ensure!(metric(&domain, "renewal_ok", "").await? == 1.0);
+    let validated = "entente_gateway_connections_total{listener=\"https_web\",result=\"acme_validation\"}";
+    ensure!(observe::metric(&domain, validated).await? >= 2.0, "both names were proven in handshakes");
     ensure!((3000.0..=3600.0).contains(&metric(&domain, "seconds_to_expiry", "").await?));
 
     // With nobody to order from, a restart serves the same certificate at once.

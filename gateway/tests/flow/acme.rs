@@ -44,6 +44,8 @@ struct CaState {
     limit: usize,
     /// Life of certificates.
     life: Duration,
+    /// Payloads of changes to the account.
+    changes: Vec<Value>,
     /// How often it was asked when to renew.
     asked: usize,
 }
@@ -61,6 +63,7 @@ impl FakeCa {
             .route("/dir", get(directory))
             .route("/nonce", head(|| async { nonce(StatusCode::OK, json!({})) }))
             .route("/account", post(account))
+            .route("/account/1", post(change_account))
             .route("/order", post(order))
             .route("/order/1", post(|State(ca): State<Self>| async move { nonce(StatusCode::OK, ca.order("valid")) }))
             .route("/finalize", post(finalize))
@@ -117,6 +120,11 @@ async fn account(State(ca): State<FakeCa>, body: Bytes) -> Response {
     let mut answer = nonce(StatusCode::CREATED, json!({"status": "valid"}));
     answer.headers_mut().insert(header::LOCATION, format!("{}/account/1", ca.base).parse().unwrap());
     answer
+}
+
+async fn change_account(State(ca): State<FakeCa>, body: Bytes) -> Response {
+    ca.state.lock().unwrap().changes.push(payload(&body));
+    nonce(StatusCode::OK, json!({"status": "valid"}))
 }
 
 async fn order(State(ca): State<FakeCa>, body: Bytes) -> Response {
@@ -191,6 +199,28 @@ async fn renews_when_the_certificate_authority_suggests_it_and_says_what_it_repl
     assert!(orders[1]["replaces"].as_str().is_some_and(|id| id.contains('.')), "{orders:?}");
     assert!(gateway.readiness.is_ready());
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_keeps_the_account_and_tells_it_another_address() {
+    let mut setup = Setup::new().await;
+    let ca = FakeCa::start(&setup.web, usize::MAX, Duration::days(90)).await;
+    setup_for(&mut setup, &ca);
+    let gateway = setup.start().await;
+    eventually("both orders", || async { ca.state.lock().unwrap().asked >= 2 }).await;
+    gateway.stop().await;
+
+    setup.config["listeners"]["https_web"]["acme"]["email"] = json!("new@cloud.example");
+    for _ in 0..2 {
+        let asked = ca.state.lock().unwrap().asked;
+        let gateway = setup.start().await;
+        eventually("the question when to renew", || async { ca.state.lock().unwrap().asked > asked }).await;
+        gateway.stop().await;
+    }
+    let state = ca.state.lock().unwrap();
+    // Once, although it was started twice; the handler of new accounts would refuse that address.
+    assert_eq!(state.changes, [json!({"contact": ["mailto:new@cloud.example"]})]);
+    assert_eq!(state.orders.len(), 2, "the stored certificate is used");
 }
 
 #[tokio::test]

@@ -22,7 +22,10 @@ use tower::ServiceExt as _;
 
 use super::challenge::Challenges;
 use crate::{
-    listeners::ListenerError,
+    listeners::{
+        ListenerError,
+        client::{ClientAddress, ConnectionsPerClient},
+    },
     settings::{AcmeSettings, Http01Settings},
 };
 
@@ -30,6 +33,10 @@ const NAME: &str = "https_web.acme.http_01";
 
 /// Connections at a time; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
+
+/// Connections of one client; further ones are closed at once. A certificate authority opens one from each place it
+/// looks from.
+const MAX_CONNECTIONS_PER_CLIENT: usize = 8;
 
 /// Time for a whole connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -84,6 +91,7 @@ impl Http01Listener {
     /// Never; the signature is that of a service task.
     pub(crate) async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let per_client = ConnectionsPerClient::new(MAX_CONNECTIONS_PER_CLIENT);
         let connections = TaskTracker::new();
         loop {
             let accept = async {
@@ -96,10 +104,11 @@ impl Http01Listener {
             };
             match accepted {
                 Ok(((stream, peer), slot)) => {
+                    let Some(counted) = per_client.open(ClientAddress(peer.ip()).into()) else { continue };
                     let connection = connection(stream, peer, self.router.clone(), Arc::clone(&self.clock));
                     let shutdown = shutdown.clone();
                     connections.spawn(async move {
-                        let _slot = slot;
+                        let _held = (slot, counted);
                         tokio::select! {
                             () = connection => {}
                             () = shutdown.cancelled() => {}
@@ -163,6 +172,32 @@ async fn redirect(State(answers): State<Answers>, uri: Uri, headers: HeaderMap) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn one_client_cannot_take_every_connection() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let router = router(Answers { challenges: Arc::default(), redirected: Arc::default() });
+        let listener = Http01Listener { socket, router, clock: service_kit::clock::SystemClock::shared() };
+        let shutdown = Shutdown::new();
+        let running = tokio::spawn(listener.run(shutdown.clone()));
+        let mut idle = Vec::new();
+        for _ in 0..MAX_CONNECTIONS_PER_CLIENT {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut read = Vec::new();
+        // Closed without an answer.
+        TcpStream::connect(address).await.unwrap().read_to_end(&mut read).await.unwrap();
+        assert!(read.is_empty());
+        // Those let in are answered, and their place is free again.
+        let mut first = idle.swap_remove(0);
+        first.write_all(b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        first.read_to_end(&mut read).await.unwrap();
+        assert!(read.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&read));
+        shutdown.trigger();
+        running.await.unwrap().unwrap();
+    }
 
     async fn ask(redirected: &[&str], path: &str, host: &str) -> (StatusCode, String) {
         let redirected = redirected.iter().map(|name| (*name).to_owned()).collect();
