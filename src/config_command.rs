@@ -1,4 +1,4 @@
-//! `entente config schema issuer|agent|gateway`.
+//! `entente config schema issuer|agent|gateway|resources`.
 
 use clap::ValueEnum;
 
@@ -8,13 +8,13 @@ use crate::output;
 /// The commands of `entente config`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Print the JSON Schema of a service's configuration file
+    /// Print the JSON Schema of a service's configuration file, or of the files `entente gateway apply` reads
     Schema(Schema),
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Schema {
-    /// The service
+    /// The service, or resources
     #[arg(value_enum)]
     service: Service,
 }
@@ -24,6 +24,7 @@ enum Service {
     Issuer,
     Agent,
     Gateway,
+    Resources,
 }
 
 pub(crate) fn run(command: &Command) -> Result<(), Failure> {
@@ -37,6 +38,7 @@ fn schema(service: Service) -> Result<String, Failure> {
         Service::Issuer => schema::<::issuer::config::Config>(),
         Service::Agent => schema::<::agent::config::Config>(),
         Service::Gateway => schema::<::gateway::config::Config>(),
+        Service::Resources => schema::<::gateway::config::Resources>(),
     };
     let text = serde_json::to_string_pretty(&schema);
     Ok(text.map_err(|error| Failure::new(format!("cannot print the schema: {error}")))? + "\n")
@@ -53,5 +55,7 @@ mod tests {
             assert!(schema["properties"]["data_dir"].is_object(), "{service:?}");
             assert_eq!(schema["additionalProperties"], serde_json::json!(false), "{service:?}");
         }
+        let schema: serde_json::Value = serde_json::from_str(&schema(Service::Resources).unwrap()).unwrap();
+        assert!(schema["properties"]["relationships"].is_object(), "{schema}");
     }
 }

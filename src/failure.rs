@@ -18,17 +18,24 @@ pub(crate) struct Failure {
     text: Option<String>,
     /// What to do about it, shown to people only, so that scripts see SPIRE's text and nothing else.
     remedy: Option<String>,
+    /// The exit status.
+    status: u8,
 }
 
 impl Failure {
     /// A failure with its one line.
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self { text: Some(text.into()), remedy: None }
+        Self { text: Some(text.into()), remedy: None, status: FAILED }
     }
 
     /// A failure already told.
     pub(crate) fn told() -> Self {
-        Self { text: None, remedy: None }
+        Self::status(FAILED)
+    }
+
+    /// An end that was told already and is no success, with an exit status of its own.
+    pub(crate) fn status(status: u8) -> Self {
+        Self { text: None, remedy: None, status }
     }
 
     /// The error and its causes on one line.
@@ -67,7 +74,7 @@ impl Failure {
         if let Some(remedy) = self.remedy.filter(|_| std::io::stderr().is_terminal()) {
             standard_error::to_stderr(&format!("{remedy}\n"));
         }
-        ExitCode::from(FAILED)
+        ExitCode::from(self.status)
     }
 
     /// The form of the commands that put `Error:` before their line.

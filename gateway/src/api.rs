@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 pub mod audit;
 mod decision;
+pub mod managed;
 mod problem;
 mod role;
 pub mod sources;
@@ -52,6 +53,9 @@ pub struct Relationship {
     pub endpoint_spiffe_id: Option<String>,
     /// Who defined the relationship.
     pub origin: Origin,
+    /// Set and version, if it is managed over this API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<managed::Managed>,
     /// Summary of the state below.
     pub health: Health,
     /// Who decides about changes.
@@ -198,6 +202,8 @@ impl Profile {
 pub enum Origin {
     /// The gateway's configuration.
     Config,
+    /// Managed over this API (`entente gateway apply`, `entente gateway relationship create`).
+    Managed,
     /// Created at an issuer (`entente issuer federation create`).
     Issuer,
 }

@@ -22,6 +22,7 @@ use crate::{
     identity::WorkloadIdentity,
     issuer_client::IssuerClient,
     listeners::ListenerError,
+    managed::{self, Managed},
     metrics::GatewayMetrics,
     partners::PartnerBundles,
     refresh::{decisions::Decisions, deliver::Deliveries, manager::Manager, updater::Updater, work::IssuerWork},
@@ -252,7 +253,9 @@ impl Parts {
         stored.retain(|local, _| clients.iter().any(|client| client.trust_domain() == local));
         let configured = self.settings.relationships.clone();
         let rules = self.settings.relationship_rules.clone();
-        let manager = Manager::load(configured, rules, stored.clone(), updater, Arc::clone(&deliveries)).await?;
+        let managed = managed::load(&self.store, &rules).await?;
+        let manager =
+            Manager::load(configured, rules, managed, stored.clone(), updater, Arc::clone(&deliveries)).await?;
         for client in clients {
             let lane = Arc::clone(&deliveries).run(
                 client.clone(),
@@ -278,8 +281,11 @@ impl Parts {
 
     fn admin(&mut self, manager: &Manager) -> Result<(), Error> {
         let socket = AdminSocket::bind(&self.settings.socket_path, Arc::clone(&self.clock))?;
+        let configured = self.settings.relationships.iter().map(|item| item.trust_domain.clone()).collect();
+        let rules = self.settings.relationship_rules.clone();
         let router = admin::router(admin::Admin {
             manager: manager.clone(),
+            managed: Managed::new(self.store.clone(), manager.clone(), rules, configured),
             served: Arc::clone(&self.served),
             partners: Arc::clone(&self.partners),
             store: self.store.clone(),

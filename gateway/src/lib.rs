@@ -14,6 +14,7 @@ pub mod http;
 mod identity;
 pub mod issuer_client;
 pub mod listeners;
+pub mod managed;
 pub mod metrics;
 pub mod partners;
 mod readiness;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gateway::api::Problem;
 use http::request::Builder;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -65,6 +65,22 @@ impl Client {
         read(self.call(request, Some(json(body)?)).await?.body())
     }
 
+    /// `PUT` of JSON under a condition, the answer as JSON.
+    pub(super) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        (name, value): (HeaderName, HeaderValue),
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let request = request(Method::PUT, path).header(name, value);
+        read(self.call(request, Some(json(body)?)).await?.body())
+    }
+
+    /// `DELETE`, the answer as JSON.
+    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        read(self.call(request(Method::DELETE, path), None).await?.body())
+    }
+
     async fn call(&self, request: Builder, body: Option<Bytes>) -> Result<Response<Bytes>, Failure> {
         let answer = tokio::time::timeout(ANSWER_LIMIT, self.exchange(request, body)).await;
         answer.unwrap_or_else(|_| {
@@ -101,6 +117,21 @@ fn request(method: Method, path: &str) -> Builder {
 fn json(body: &impl Serialize) -> Result<Bytes, Failure> {
     let body = serde_json::to_vec(body).map_err(|error| Failure::new(format!("cannot make the request: {error}")));
     body.map(Bytes::from)
+}
+
+/// `?name=value`, or nothing if there is no value.
+pub(super) fn query(name: &str, value: &str) -> String {
+    if value.is_empty() {
+        return String::new();
+    }
+    let mut query = format!("?{name}=");
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => query.push(char::from(byte)),
+            other => query.push_str(&format!("%{other:02X}")),
+        }
+    }
+    query
 }
 
 fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
@@ -164,6 +195,20 @@ mod tests {
         assert_eq!(answer, serde_json::json!({}));
         let request = served.await.unwrap();
         assert!(request.contains("content-type: application/json\r\n") && request.ends_with("{\"a\":1}"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_condition_and_a_reason_are_sent_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        let served = one_answer(&socket, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+        let path = format!("/v1/x{}", query("why", "für & 100%"));
+        let _: serde_json::Value =
+            Client::new(socket).put(&path, (header::IF_NONE_MATCH, HeaderValue::from_static("*")), &1).await.unwrap();
+        let request = served.await.unwrap();
+        assert!(request.starts_with("PUT /v1/x?why=f%C3%BCr%20%26%20100%25 HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains("if-none-match: *\r\n"), "{request}");
+        assert_eq!(query("why", ""), "");
     }
 
     #[tokio::test]

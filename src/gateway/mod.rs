@@ -1,13 +1,16 @@
 //! `entente gateway …`: run the federation gateway and look at its partners through its local socket.
 
+mod apply;
 mod audit;
 mod bundle;
 mod client;
 mod decision;
 mod health;
 mod healthcheck;
+mod managed;
 mod openapi;
 mod pages;
+mod resources;
 mod run;
 mod source;
 mod table;
@@ -23,6 +26,8 @@ use crate::{block_on, block_on_all_cores};
 /// The commands of `entente gateway`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Make the relationships of a set those of files: what is new is added, what differs is changed, all or nothing
+    Apply(apply::Arguments),
     /// Who changed what, when and why
     #[command(subcommand)]
     Audit(audit::Command),
@@ -53,6 +58,7 @@ pub(crate) fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => block_on_all_cores(run::run(arguments))?,
         Command::Validate(arguments) => validate::run(&arguments),
+        Command::Apply(arguments) => block_on(apply::run(&arguments))?.map_err(Failure::labelled),
         Command::OpenApi => openapi::run(),
         Command::Audit(command) => block_on(audit::run(command))?.map_err(Failure::labelled),
         Command::Bundle(command) => block_on(bundle::run(command))?.map_err(Failure::labelled),

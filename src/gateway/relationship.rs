@@ -1,4 +1,5 @@
-//! `entente gateway relationship list|show|refresh|history`; the decisions are in [`super::decision`].
+//! `entente gateway relationship list|show|refresh|history`; decisions are in [`super::decision`], what creates, changes
+//! and removes relationships in [`super::managed`].
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use gateway::api::{
 use super::client::Client;
 use super::pages::{self, Limit};
 use super::table::{NOTHING, cell, coloured, line, number, short, table, time};
-use super::{bundle, decision};
+use super::{bundle, decision, managed};
 use crate::connect::GatewaySocket;
 use crate::failure::Failure;
 use crate::identifiers;
@@ -28,6 +29,10 @@ const SOON: i64 = 7 * 86_400;
 pub(crate) enum Command {
     /// Put the bundle that waits in force
     Approve(decision::Named),
+    /// Create a relationship that is managed here
+    Create(managed::Change),
+    /// Remove a managed relationship; its bundle is taken from the issuers
+    Delete(managed::Delete),
     /// Stop a relationship in place: polling goes on, nothing is accepted
     Freeze(decision::Reasoned),
     /// The bundles that were in force, newest first
@@ -45,6 +50,8 @@ pub(crate) enum Command {
     Show(One),
     /// Let a frozen relationship go on
     Unfreeze(decision::Reasoned),
+    /// Change what is given of a managed relationship and keep the rest
+    Update(managed::Change),
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,11 +102,14 @@ pub(crate) struct Refresh {
 pub(super) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Approve(arguments) => decision::approve(&arguments).await,
+        Command::Create(arguments) => managed::create(&arguments).await,
+        Command::Delete(arguments) => managed::delete(&arguments).await,
         Command::Freeze(arguments) => decision::freeze(&arguments).await,
         Command::History(arguments) => bundle::history(&arguments).await,
         Command::Reject(arguments) => decision::reject(&arguments).await,
         Command::Restore(arguments) => decision::restore(&arguments).await,
         Command::Unfreeze(arguments) => decision::unfreeze(&arguments).await,
+        Command::Update(arguments) => managed::update(&arguments).await,
         Command::List(arguments) => list(&arguments).await,
         Command::Show(arguments) => show(&arguments).await,
         Command::Refresh(arguments) => refresh(&arguments).await,
@@ -167,6 +177,7 @@ fn health_colours(health: Health) -> (Color, AnsiColor) {
 fn origin(origin: Origin) -> &'static str {
     match origin {
         Origin::Config => "config",
+        Origin::Managed => "managed",
         Origin::Issuer => "issuer",
     }
 }
@@ -178,8 +189,8 @@ fn delivered(relationship: &Relationship) -> String {
 
 fn list_text(list: &RelationshipList) -> String {
     if list.relationships.is_empty() {
-        return "No relationships: name partners in the configuration, or create them at the issuer \
-                (`entente issuer federation create`)\n"
+        return "No relationships: name partners in the configuration, apply them (`entente gateway apply`), or create \
+                them at the issuer (`entente issuer federation create`)\n"
             .to_owned();
     }
     let rows = list.relationships.iter().map(|relationship| {
@@ -256,7 +267,9 @@ fn show_text(relationship: &Relationship) -> String {
     if let Some(id) = &relationship.endpoint_spiffe_id {
         text.push_str(&line("Endpoint SPIFFE ID", id));
     }
-    text.push_str(&line("Defined by", origin(relationship.origin)));
+    let set = relationship.managed.as_ref().and_then(|managed| managed.set.as_ref());
+    let set = set.map(|set| format!(", set {set}")).unwrap_or_default();
+    text.push_str(&line("Defined by", &format!("{}{set}", origin(relationship.origin))));
     text.push_str(&line("Mode", relationship.mode.as_str()));
     if let Some(frozen) = &relationship.frozen {
         let words = format!("since {} by {}{}", time(Some(frozen.at)), one_line(&frozen.by), because(&frozen.why));

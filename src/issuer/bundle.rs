@@ -108,7 +108,7 @@ pub(crate) struct Show {
 
 /// How a bundle is written in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(crate) enum Encoding {
     /// Certificates, hence X.509 authorities only.
     Pem,
     /// The SPIFFE bundle document.
@@ -116,7 +116,7 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         match text.to_ascii_lowercase().as_str() {
             "pem" => Ok(Self::Pem),
             "spiffe" => Ok(Self::Spiffe),
@@ -222,7 +222,7 @@ fn bundle_text(encoding: Encoding, bundle: &types::Bundle) -> Result<String, Fai
 }
 
 /// Reads a bundle of a trust domain from a file's bytes.
-pub(super) fn parse(trust_domain: &TrustDomain, encoding: Encoding, bytes: &[u8]) -> Result<Bundle, Failure> {
+pub(crate) fn parse(trust_domain: &TrustDomain, encoding: Encoding, bytes: &[u8]) -> Result<Bundle, Failure> {
     let unable = |reason: String| Failure::new(format!("unable to parse bundle data: {reason}"));
     match encoding {
         Encoding::Pem => Bundle::parse_pem_roots(trust_domain.clone(), bytes).map_err(|error| match error {

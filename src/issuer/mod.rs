@@ -1,7 +1,7 @@
 //! `entente issuer …`: run the authority of a trust domain and manage it through its local socket.
 
 mod agent;
-mod bundle;
+pub(crate) mod bundle;
 pub(crate) mod debug;
 mod entry;
 mod federation;

@@ -1,4 +1,4 @@
-//! The example configurations in `docs/examples`: each is valid as it stands, and the three together, with only their
+//! The examples in `docs/examples`: each is valid as it stands, and the three together, with only their
 //! folders and ports changed, are a working trust domain.
 
 use std::{
@@ -154,6 +154,22 @@ async fn together_they_are_a_trust_domain() -> Result<()> {
     let client = web::client(&web_ca.ca)?;
     let (_, bundle) = get_json(&client, &format!("https://127.0.0.1:{web}/cloud.example")).await?;
     ensure!(bundle["keys"].as_array().is_some_and(|keys| keys.len() == 2), "{bundle}");
+
+    // The relationships of the example can be applied once the configuration does not name the partner itself.
+    let socket = dir.join("run/entente-gateway/private/api.sock").display().to_string();
+    let apply = |file: PathBuf, flags: &'static [&'static str]| {
+        let mut arguments = vec!["gateway".to_owned(), "apply".to_owned(), "-socketPath".to_owned(), socket.clone()];
+        arguments.extend(["-f".to_owned(), file.display().to_string()]);
+        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        async move { cli::entente(&arguments).await }
+    };
+    apply(example("relationships"), &["-dry-run"])
+        .await?
+        .refused(&["`onprem.example` is defined in the configuration"])?;
+    let others = dir.join("relationships.yaml");
+    fs::write(&others, fs::read_to_string(example("relationships"))?.replace("onprem.example", "third.example"))?;
+    let applied = apply(others, &["-prune", "-output", "json"]).await?.json()?;
+    ensure!(applied["changes"].as_array().is_some_and(|changes| changes.len() == 3), "{applied}");
     for process in [&mut gateway, &mut agent, &mut issuer] {
         process.stop().await?;
     }

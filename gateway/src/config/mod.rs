@@ -6,6 +6,7 @@ mod datastore;
 mod listeners;
 mod refresh;
 mod relationships;
+mod resources;
 mod trust_domains;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub use datastore::{DEFAULT_MAX_CONNECTIONS, Datastore};
 pub use listeners::{Limits, Listeners, ServingCertFile, SpiffeListener, WebListener};
 pub use refresh::{Accept, Refresh};
 pub use relationships::{ProfileName, Relationship};
+pub use resources::Resources;
 pub use trust_domains::{
     BundleFileFormat, BundleMap, EndpointSvid, FileSource, Issuer, Oidc, Source, TrustDomain, UrlSource,
     WorkloadApiSource,

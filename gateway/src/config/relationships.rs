@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service_kit::config::HumanDuration;
+use utoipa::ToSchema;
 
 use crate::refresh::policy::{Drift, Emptied, Mode};
 
 /// One partner.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[schema(as = RelationshipDefinition)]
 #[serde(deny_unknown_fields)]
 pub struct Relationship {
     /// The partner's trust domain.
@@ -26,14 +28,16 @@ pub struct Relationship {
     pub endpoint_spiffe_id: Option<String>,
     /// PEM file of the certificate authorities that replace the system's for this partner; `https_web` only.
     #[serde(default)]
+    #[schema(ignore)]
     pub ca_file: Option<PathBuf>,
-    /// The same as PEM text instead of a file.
+    /// PEM text of these authorities, where there is no file.
     #[serde(default)]
     pub ca_pem: Option<String>,
     /// SPIFFE JSON bundle of the endpoint's trust domain, used until a bundle is held; `https_spiffe` only.
     #[serde(default)]
+    #[schema(ignore)]
     pub bootstrap_bundle_file: Option<PathBuf>,
-    /// The same as JSON text instead of a file.
+    /// JSON text of that bundle, where there is no file.
     #[serde(default)]
     pub bootstrap_bundle: Option<String>,
     /// Who decides about changes of the partner's bundle: `auto` (the gateway), `hold` (an operator approves each one)
@@ -50,11 +54,12 @@ pub struct Relationship {
     /// The bundle is taken from the issuers when the partner has not confirmed it for this long;
     /// `refresh.default_maximum_age` unless given.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub maximum_age: Option<HumanDuration>,
 }
 
 /// Name of a bundle endpoint profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProfileName {
     /// Web PKI certificate.

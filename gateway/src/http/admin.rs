@@ -6,6 +6,7 @@ pub(crate) mod caller;
 mod decisions;
 pub(crate) mod extract;
 mod health;
+mod managed;
 pub mod openapi;
 pub(crate) mod operation;
 pub mod page;
@@ -23,10 +24,11 @@ use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_s
 use self::operation::Operation;
 use super::problem::AdminError;
 use crate::{
-    audit::MAX_WHY_BYTES, partners::PartnerBundles, refresh::manager::Manager, served::ServedDomains, store::Store,
+    audit::MAX_WHY_BYTES, managed::Managed, partners::PartnerBundles, refresh::manager::Manager, served::ServedDomains,
+    store::Store,
 };
 
-/// Largest request body.
+/// Largest request body, where an operation does not say otherwise.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Requests answered at the same moment; further ones get 503 at once.
@@ -40,6 +42,8 @@ const MAX_PATH_SHOWN: usize = 256;
 pub struct Admin {
     /// Relationships.
     pub manager: Manager,
+    /// Those that are managed here.
+    pub managed: Managed,
     /// Own bundles.
     pub served: Arc<ServedDomains>,
     /// Partners' bundles.
@@ -56,6 +60,7 @@ pub struct Admin {
 fn operations() -> Vec<Operation> {
     [
         relationships::operations(),
+        managed::operations(),
         decisions::operations(),
         bundles::operations(),
         sources::operations(),

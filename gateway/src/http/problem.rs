@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use crate::{
     api::{PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, Problem, Role},
     audit::MAX_WHY_BYTES,
-    http::admin::MAX_BODY_BYTES,
+    managed::ManagedError,
     refresh::{decision_error::DecisionError, manager::RefreshError},
     store::StoreError,
 };
@@ -49,13 +49,18 @@ kinds! {
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed";
     ConflictingEndpoints = CONFLICT "conflicting-endpoints";
     DecisionNotPossible = CONFLICT "decision-not-possible";
+    DefinedElsewhere = CONFLICT "defined-elsewhere";
+    RemovalNotConfirmed = CONFLICT "removal-not-confirmed";
     Changed = PRECONDITION_FAILED "changed-meanwhile";
     BodyTooLarge = PAYLOAD_TOO_LARGE "request-body-too-large";
     NotJson = UNSUPPORTED_MEDIA_TYPE "request-body-not-json";
     UnacceptableBundle = UNPROCESSABLE_ENTITY "unacceptable-bundle";
+    UnusableRelationship = UNPROCESSABLE_ENTITY "unusable-relationship";
+    TooManyRelationships = UNPROCESSABLE_ENTITY "too-many-relationships";
     ConditionNeeded = PRECONDITION_REQUIRED "condition-needed";
     TooManyRefreshes = TOO_MANY_REQUESTS "too-many-refreshes";
     DatabaseFailure = INTERNAL_SERVER_ERROR "database-failure";
+    Defect = INTERNAL_SERVER_ERROR "internal-failure";
     NotPublished = INTERNAL_SERVER_ERROR "bundle-not-published";
     RefreshFailed = BAD_GATEWAY "refresh-failed";
     RefreshGivenUp = SERVICE_UNAVAILABLE "refresh-given-up";
@@ -98,7 +103,7 @@ pub(crate) enum AdminError {
     PageToken,
     #[error("the request body is not what is expected here: {0}")]
     Body(String),
-    #[error("the request body is larger than {MAX_BODY_BYTES} bytes")]
+    #[error("the request body is larger than this operation takes; docs/admin-api.md names the limits")]
     LargeBody,
     #[error("the request body is {0}; send it as Content-Type: application/json")]
     MediaType(String),
@@ -123,6 +128,8 @@ pub(crate) enum AdminError {
     Overloaded,
     #[error(transparent)]
     Refresh(#[from] RefreshError),
+    #[error(transparent)]
+    Managed(#[from] ManagedError),
     #[error("what the sources give cannot be published: {0}")]
     Source(#[source] service_kit::BoxError),
     #[error("the gateway's database failed; see its log")]
@@ -153,9 +160,26 @@ impl AdminError {
             Self::Refresh(RefreshError::Busy(_)) => Kind::TooManyRefreshes,
             Self::Refresh(RefreshError::Decision(error)) => decision(error),
             Self::Refresh(RefreshError::Stopped) => Kind::RefreshGivenUp,
+            Self::Managed(error) => managed(error),
             Self::Source(_) => Kind::NotPublished,
             Self::Store(_) => Kind::DatabaseFailure,
         }
+    }
+}
+
+fn managed(error: &ManagedError) -> Kind {
+    match error {
+        ManagedError::Invalid(_) | ManagedError::Twice(_) => Kind::UnusableRelationship,
+        ManagedError::Set(_) => Kind::BadBody,
+        ManagedError::Unknown(_) => Kind::UnknownRelationship,
+        ManagedError::Version { .. } | ManagedError::Gone(_) | ManagedError::Exists(_) => Kind::Changed,
+        ManagedError::ManyRemovals { .. } => Kind::RemovalNotConfirmed,
+        ManagedError::Configured(_) | ManagedError::Elsewhere(_) | ManagedError::OtherSet { .. } => {
+            Kind::DefinedElsewhere
+        }
+        ManagedError::TooMany => Kind::TooManyRelationships,
+        ManagedError::Store(_) => Kind::DatabaseFailure,
+        ManagedError::Defect(_) => Kind::Defect,
     }
 }
 
@@ -174,9 +198,15 @@ impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
         let mut detail = self.to_string();
         match &self {
-            Self::Store(error) | Self::Refresh(RefreshError::Decision(DecisionError::Store(error))) => {
+            Self::Store(error)
+            | Self::Managed(ManagedError::Store(error))
+            | Self::Refresh(RefreshError::Decision(DecisionError::Store(error))) => {
                 tracing::error!(%error, "admin request failed");
                 detail = "the gateway's database failed; see its log".to_owned();
+            }
+            Self::Managed(ManagedError::Defect(error)) => {
+                tracing::error!(%error, "admin request failed");
+                detail = "the request failed, which is a defect of the gateway; see its log".to_owned();
             }
             _ => {}
         }

@@ -20,7 +20,7 @@ use super::{
     decisions::Decisions,
     deliver::Deliveries,
     policy::Drift,
-    relationship::{ByIssuer, Definition, IssuerRelationship, merge},
+    relationship::{ByIssuer, Definition, IssuerRelationship, ManagedRelationship, merge},
     requests::{MAX_WAITING, NotTaken, Request, Requests},
     task::{Shared, Task},
     updater::Updater,
@@ -95,6 +95,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct State {
+    managed: BTreeMap<TrustDomain, ManagedRelationship>,
     by_issuer: ByIssuer,
     running: BTreeMap<TrustDomain, Running>,
     /// States of relationships that do not run, from the store or from before they were removed.
@@ -120,7 +121,7 @@ impl Running {
 }
 
 impl Manager {
-    /// A manager of the configured relationships and those the store knows of issuers. Nothing runs before
+    /// A manager of the configured relationships, the managed ones and those the store knows of issuers. Nothing runs before
     /// [`Manager::start`].
     ///
     /// # Errors
@@ -128,6 +129,7 @@ impl Manager {
     pub async fn load(
         configured: Vec<ConfiguredRelationship>,
         rules: RelationshipRules,
+        managed: Vec<ManagedRelationship>,
         by_issuer: BTreeMap<TrustDomain, Vec<IssuerRelationship>>,
         updater: Updater,
         deliveries: Arc<Deliveries>,
@@ -139,12 +141,13 @@ impl Manager {
         let by_partner = |items: Vec<IssuerRelationship>| {
             items.into_iter().map(|item| (item.trust_domain.clone(), item)).collect::<BTreeMap<_, _>>()
         };
+        let managed = managed.into_iter().map(|item| (item.relationship.trust_domain.clone(), item)).collect();
         let by_issuer = by_issuer.into_iter().map(|(local, items)| (local, by_partner(items))).collect();
         let inner = Inner {
             shared: Arc::new(shared),
             configured: configured.into_iter().map(|item| (item.trust_domain.clone(), item)).collect(),
             rules,
-            state: Mutex::new(State { by_issuer, running: BTreeMap::new(), idle }),
+            state: Mutex::new(State { managed, by_issuer, running: BTreeMap::new(), idle }),
             tasks: TaskTracker::new(),
             cancelled: CancellationToken::new(),
         };
@@ -155,7 +158,8 @@ impl Manager {
     pub fn start(&self) {
         let mut state = self.state();
         let at_issuers = state.by_issuer.values().flat_map(BTreeMap::keys);
-        let partners = self.inner.configured.keys().chain(at_issuers).cloned().collect();
+        let named = self.inner.configured.keys().chain(state.managed.keys());
+        let partners = named.chain(at_issuers).cloned().collect();
         self.reconcile(&mut state, &partners);
         drop(state);
         self.inner.shared.deliveries.all_told();
@@ -233,6 +237,22 @@ impl Manager {
         for item in changed {
             partners.insert(item.trust_domain.clone());
             relationships.insert(item.trust_domain.clone(), item);
+        }
+        self.reconcile(&mut state, &partners);
+    }
+
+    /// Follows a change of managed relationships: tasks of new ones start, those of changed ones go on with what they say
+    /// now, and bundles of removed ones are taken from the issuers.
+    pub fn change_managed(&self, set: Vec<ManagedRelationship>, removed: BTreeSet<TrustDomain>) {
+        let mut state = self.state();
+        for partner in &removed {
+            state.managed.remove(partner);
+        }
+        let mut partners = removed;
+        for item in set {
+            let partner = item.relationship.trust_domain.clone();
+            partners.insert(partner.clone());
+            state.managed.insert(partner, item);
         }
         self.reconcile(&mut state, &partners);
     }
@@ -406,8 +426,9 @@ impl Manager {
         let deliveries = &self.inner.shared.deliveries;
         for partner in partners {
             let configured = self.inner.configured.get(partner);
-            let Some(definition) = merge(partner, configured, &state.by_issuer, self.inner.rules.default_policy())
-            else {
+            let managed = state.managed.get(partner);
+            let defaults = self.inner.rules.default_policy();
+            let Some(definition) = merge(partner, configured, managed, &state.by_issuer, defaults) else {
                 deliveries.want(partner, &BTreeSet::new(), false);
                 if let Some(running) = state.running.remove(partner) {
                     running.cancelled.cancel();
@@ -508,6 +529,7 @@ impl Manager {
             profile,
             endpoint_spiffe_id,
             origin: definition.origin,
+            managed: definition.managed.clone(),
             health: health(status, held.is_some(), control.expired_at.is_some()),
             mode: definition.policy.mode,
             emptied: definition.policy.emptied,

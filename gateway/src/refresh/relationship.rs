@@ -1,5 +1,5 @@
 //! What a relationship is: where the partner's bundle is fetched, how its endpoint proves itself, who receives the
-//! bundle. Several sources (the configuration, each issuer) are merged into one definition a partner.
+//! bundle. Several sources (the configuration, the admin API, each issuer) are merged into one definition a partner.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use federation_specs::{
 
 use super::policy::Policy;
 use crate::{
-    api::Origin,
+    api::{Origin, managed::Managed},
     settings::{ConfiguredRelationship, Document},
 };
 
@@ -32,6 +32,17 @@ pub struct IssuerRelationship {
     pub profile: EndpointProfile,
     /// The partner's bundle as the issuer holds it.
     pub bundle: Option<Arc<Bundle>>,
+}
+
+/// A relationship managed over the admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedRelationship {
+    /// What it says.
+    pub relationship: ConfiguredRelationship,
+    /// The set it was applied with.
+    pub set: Option<String>,
+    /// Its version.
+    pub version: i64,
 }
 
 /// Why a relationship of an issuer cannot be used.
@@ -95,6 +106,8 @@ pub struct Definition {
     pub profile: EndpointProfile,
     /// Who defined it.
     pub origin: Origin,
+    /// Set and version, if it is managed over the admin API.
+    pub managed: Option<Managed>,
     /// Local trust domains that receive the bundle.
     pub receivers: BTreeSet<TrustDomain>,
     /// Local trust domains whose issuer names another endpoint; they receive nothing.
@@ -117,29 +130,27 @@ impl Definition {
 /// The relationships of every issuer, by local trust domain and partner.
 pub type ByIssuer = BTreeMap<TrustDomain, BTreeMap<TrustDomain, IssuerRelationship>>;
 
-/// The one definition of a partner from the configuration and from each issuer's relationships; `None` if nobody names
-/// the partner.
+/// The one definition of a partner from the configuration, from the admin API and from each issuer's relationships; `None`
+/// if nobody names the partner.
 ///
-/// The configuration wins, as in SPIRE; among issuers the first by name of its trust domain does. An issuer that names
-/// the same endpoint joins the receivers; one that names another is listed as a conflict and receives nothing, because
+/// The configuration wins, as in SPIRE, and then what is managed; among issuers the first by name of its trust domain
+/// does. An issuer that names the same endpoint joins the receivers; one that names another is listed as a conflict and receives nothing, because
 /// a partner has one bundle. Relationships of issuers have `default_policy`.
 pub fn merge(
     partner: &TrustDomain,
     configured: Option<&ConfiguredRelationship>,
+    managed: Option<&ManagedRelationship>,
     by_issuer: &ByIssuer,
     default_policy: Policy,
 ) -> Option<Definition> {
-    let mut merged = configured.map(|item| Definition {
-        trust_domain: item.trust_domain.clone(),
-        url: item.url.clone(),
-        profile: item.profile.clone(),
-        origin: Origin::Config,
-        receivers: item.local_trust_domains.clone(),
-        conflicts: BTreeSet::new(),
-        ca: item.ca.clone(),
-        bootstrap: item.bootstrap.clone().map(Bootstrap::from),
-        policy: item.policy,
-    });
+    let mut merged = match (configured, managed) {
+        (Some(item), _) => Some(definition(item, Origin::Config, None)),
+        (None, Some(ManagedRelationship { relationship, set, version })) => {
+            let managed = Managed { set: set.clone(), version: *version };
+            Some(definition(relationship, Origin::Managed, Some(managed)))
+        }
+        (None, None) => None,
+    };
     for (local, relationships) in by_issuer.iter().filter(|(local, _)| *local != partner) {
         let Some(item) = relationships.get(partner) else { continue };
         match &mut merged {
@@ -149,6 +160,7 @@ pub fn merge(
                     url: item.url.clone(),
                     profile: item.profile.clone(),
                     origin: Origin::Issuer,
+                    managed: None,
                     receivers: BTreeSet::from([local.clone()]),
                     conflicts: BTreeSet::new(),
                     ca: None,
@@ -163,7 +175,7 @@ pub fn merge(
                 }
             }
             Some(definition) if definition.receivers.contains(local) => {
-                // The configuration already says where this issuer's copy comes from.
+                // It is already said where this issuer's copy comes from.
             }
             Some(definition) => {
                 definition.conflicts.insert(local.clone());
@@ -171,6 +183,21 @@ pub fn merge(
         }
     }
     merged
+}
+
+fn definition(item: &ConfiguredRelationship, origin: Origin, managed: Option<Managed>) -> Definition {
+    Definition {
+        trust_domain: item.trust_domain.clone(),
+        url: item.url.clone(),
+        profile: item.profile.clone(),
+        origin,
+        managed,
+        receivers: item.local_trust_domains.clone(),
+        conflicts: BTreeSet::new(),
+        ca: item.ca.clone(),
+        bootstrap: item.bootstrap.clone().map(Bootstrap::from),
+        policy: item.policy,
+    }
 }
 
 #[cfg(test)]
@@ -245,7 +272,7 @@ mod tests {
         by_issuer.extend(issuer("b.example", [at_issuer("p.example", "https://one.example/")]));
         let both = [at_issuer("p.example", "https://three.example/"), at_issuer("c.example", "https://x/")];
         by_issuer.extend(issuer("c.example", both));
-        let merged = |name: &str, configured| merge(&td(name), configured, &by_issuer, Policy::default());
+        let merged = |name: &str, configured| merge(&td(name), configured, None, &by_issuer, Policy::default());
         assert_eq!(merged("c.example", None), None, "no domain is a partner of its own");
         assert_eq!(merged("other.example", None), None);
         let definition = merged("p.example", Some(&configured)).unwrap();
@@ -256,11 +283,32 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_comes_before_what_is_managed_and_that_before_issuers() {
+        let of_config = configured("p.example", "https://one.example/", &["a.example"]);
+        let managed = ManagedRelationship {
+            relationship: configured("p.example", "https://two.example/", &["a.example"]),
+            set: Some("s".to_owned()),
+            version: 7,
+        };
+        let mut by_issuer = issuer("a.example", [at_issuer("p.example", "https://three.example/")]);
+        by_issuer.extend(issuer("b.example", [at_issuer("p.example", "https://two.example/")]));
+        by_issuer.extend(issuer("c.example", [at_issuer("p.example", "https://three.example/")]));
+        let merged = |configured| merge(&td("p.example"), configured, Some(&managed), &by_issuer, Policy::default());
+        let both = merged(Some(&of_config)).unwrap();
+        assert_eq!((both.origin, both.managed), (Origin::Config, None));
+        let alone = merged(None).unwrap();
+        assert_eq!((alone.origin, alone.managed.map(|it| it.version)), (Origin::Managed, Some(7)));
+        assert_eq!(alone.url.to_string(), "https://two.example/");
+        assert_eq!(alone.receivers, BTreeSet::from([td("a.example"), td("b.example")]));
+        assert_eq!(alone.conflicts, BTreeSet::from([td("c.example")]));
+    }
+
+    #[test]
     fn issuers_share_one_definition_a_partner() {
         let mut by_issuer = issuer("a.example", [at_issuer("p.example", "https://one.example/")]);
         let both = [at_issuer("p.example", "https://one.example/"), at_issuer("q.example", "https://q/")];
         by_issuer.extend(issuer("b.example", both));
-        let merged = |name: &str| merge(&td(name), None, &by_issuer, Policy::default()).unwrap();
+        let merged = |name: &str| merge(&td(name), None, None, &by_issuer, Policy::default()).unwrap();
         assert_eq!(merged("p.example").receivers.len(), 2);
         assert_eq!(merged("p.example").origin, Origin::Issuer);
         assert_eq!(merged("q.example").receivers, BTreeSet::from([td("b.example")]));

@@ -199,21 +199,35 @@ pub(super) async fn append(
     now: OffsetDateTime,
     event: &Event<'_>,
 ) -> Result<(), StoreError> {
+    append_all(connection, now, std::slice::from_ref(event)).await.map(drop)
+}
+
+/// Appends records within the caller's transaction. Answers the number of the first one.
+pub(super) async fn append_all(
+    connection: &mut Connection,
+    now: OffsetDateTime,
+    events: &[Event<'_>],
+) -> Result<i64, StoreError> {
     let row =
         sqlx::query("select sequence, hash from audit_head where only_row = 1").fetch_one(&mut *connection).await?;
-    let sequence = row.try_get::<i64, _>("sequence")? + 1;
-    let record = event.text(sequence, now);
-    let hash = chain::link(row.try_get("hash")?, &record);
-    sqlx::query("insert into audit_log (sequence, record, hash) values ($1, $2, $3)")
-        .bind(sequence)
-        .bind(record)
-        .bind(&hash)
-        .execute(&mut *connection)
-        .await?;
+    let first = row.try_get::<i64, _>("sequence")? + 1;
+    let mut hash: String = row.try_get("hash")?;
+    let mut last = first - 1;
+    for (event, sequence) in events.iter().zip(first..) {
+        let record = event.text(sequence, now);
+        hash = chain::link(&hash, &record);
+        last = sequence;
+        sqlx::query("insert into audit_log (sequence, record, hash) values ($1, $2, $3)")
+            .bind(sequence)
+            .bind(record)
+            .bind(&hash)
+            .execute(&mut *connection)
+            .await?;
+    }
     sqlx::query("update audit_head set sequence = $1, hash = $2 where only_row = 1")
-        .bind(sequence)
+        .bind(last)
         .bind(hash)
         .execute(&mut *connection)
         .await?;
-    Ok(())
+    Ok(first)
 }

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod controls;
 pub mod deliveries;
+pub mod managed;
 pub mod partner_bundles;
 pub mod relationships;
 pub mod served;

@@ -19,6 +19,7 @@ mod delivery;
 mod endpoint_svid;
 mod issuer_work;
 mod limits;
+mod managed;
 mod metrics;
 mod mtls;
 mod oidc;

@@ -115,6 +115,28 @@ pub fn from_str<T: DeserializeOwned + JsonSchema>(
     layered(text, origin, overrides(env_prefix, environment))
 }
 
+/// Reads a text of several YAML documents, each a mapping whose keys are checked as [`load`] does. Documents with nothing
+/// in them are passed over.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn documents<T: DeserializeOwned + JsonSchema>(text: &str, origin: &str) -> Result<Vec<T>, ConfigError> {
+    if says_nothing(text) {
+        return Ok(Vec::new());
+    }
+    let schema = schema::<T>();
+    let values: Vec<Value> = serde_saphyr::from_multiple(text)
+        .map_err(|error| ConfigError::Syntax { origin: origin.to_owned(), reason: reason(&error) })?;
+    let documents = values.into_iter().filter(|value| !value.is_null()).map(|value| {
+        if !value.is_object() {
+            return Err(no_mapping(origin));
+        }
+        unknown_keys::check(&value, &schema, origin)?;
+        serde_path(value).map_err(|(key, reason)| ConfigError::Value { origin: origin.to_owned(), key, reason })
+    });
+    documents.collect()
+}
+
 /// A setting given by a flag of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlagSetting {
@@ -194,26 +216,38 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 fn parse_yaml(text: &str) -> Result<Value, String> {
-    serde_saphyr::from_str(text).map_err(|error| {
-        // The first line says what and where; the others quote the file, which may hold secrets.
-        let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        let first = first.strip_prefix("error: ").unwrap_or(first);
-        // Advice for programmers, not for the writer of the file.
-        first.split_once(", set DuplicateKeyPolicy").map_or(first, |(what, _)| what).to_string()
-    })
+    serde_saphyr::from_str(text).map_err(|error| reason(&error))
+}
+
+fn reason(error: &serde_saphyr::Error) -> String {
+    // The first line says what and where; the others quote the file, which may hold secrets.
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    // Advice for programmers, not for the writer of the file.
+    first.split_once(", set DuplicateKeyPolicy").map_or(first, |(what, _)| what).to_string()
+}
+
+/// Whether there are only comments.
+fn says_nothing(text: &str) -> bool {
+    text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+}
+
+fn no_mapping(origin: &str) -> ConfigError {
+    let reason = "expected `key: value` lines at the top level".to_owned();
+    ConfigError::Syntax { origin: origin.to_owned(), reason }
 }
 
 /// The file as one JSON object; an empty file is an empty object.
 fn parse_mapping(text: &str, origin: &str) -> Result<Value, ConfigError> {
     let syntax = |reason| ConfigError::Syntax { origin: origin.to_string(), reason };
-    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+    if says_nothing(text) {
         return Ok(Value::Object(Map::new()));
     }
     match parse_yaml(text).map_err(syntax)? {
         Value::Null => Ok(Value::Object(Map::new())),
         value @ Value::Object(_) => Ok(value),
-        _ => Err(syntax("expected `key: value` lines at the top level".into())),
+        _ => Err(no_mapping(origin)),
     }
 }
 

@@ -181,3 +181,18 @@ fn schema_knows_the_settings() {
     assert_eq!(schema["additionalProperties"], false);
     assert!(schema["$defs"]["Duration"]["pattern"].is_string());
 }
+
+#[test]
+fn several_documents_are_read_each_with_its_keys_checked() {
+    let read = |text: &str| documents::<Section>(text, "sections.yaml").map_err(|error| error.to_string());
+    assert_eq!(read("").unwrap(), []);
+    assert_eq!(read("# nothing\n---\n# nothing\n").unwrap(), []);
+    let two = read("---\ninterval: 5s\n---\n# between\n---\n{\"listener_enabled\": true}\n").unwrap();
+    assert_eq!(two.len(), 2);
+    assert!(two[1].listener_enabled && two[0].interval == HumanDuration::from_secs(5));
+    let unknown = read("interval: 5s\n---\nintervall: 5s\n").unwrap_err();
+    assert!(unknown.contains("unknown key `intervall` in sections.yaml; did you mean `interval`?"), "{unknown}");
+    assert!(read("interval: 5\n").unwrap_err().contains("`interval`: `5` is not a duration"));
+    assert!(read("- a\n").unwrap_err().contains("expected `key: value` lines"));
+    assert!(read("interval: 1s\ninterval: 2s\n").unwrap_err().contains("sections.yaml is not valid YAML"));
+}

@@ -27,8 +27,9 @@ Errors are problem details (RFC 9457); `type` names the kind and never changes. 
 are seconds. Lists come in pages: pass `next_page_token` as `page_token` until it is absent.";
 
 /// What the first parts of the paths are about.
-const TAGS: [(&str, &str); 6] = [
+const TAGS: [(&str, &str); 7] = [
     ("relationships", "Partners, how they are doing, and decisions about their bundles."),
+    ("apply", "Relationships managed as a set."),
     ("bundles", "Bundles that are served or held."),
     ("sources", "Where the bundles of served trust domains come from."),
     ("audit", "Who changed what, when and why."),

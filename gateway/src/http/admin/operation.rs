@@ -2,7 +2,7 @@
 //! so that nothing is served that the document does not know.
 
 use axum::{
-    extract::Request,
+    extract::{DefaultBodyLimit, Request},
     handler::Handler,
     middleware::{Next, from_fn},
     routing::{MethodFilter, MethodRouter, on},
@@ -121,6 +121,12 @@ impl Operation {
     pub(crate) fn paged<P: IntoParams>(mut self) -> Self {
         self.problems.push(Kind::BadPageToken);
         self.query::<P>()
+    }
+
+    /// It takes a body of up to so many bytes, unlike the others.
+    pub(crate) fn body_limit(mut self, bytes: usize) -> Self {
+        self.handler = self.handler.layer(DefaultBodyLimit::max(bytes));
+        self
     }
 
     /// It takes this body.

@@ -59,6 +59,11 @@ impl Tag {
         Self::of(&decided(relationship))
     }
 
+    /// The tag of a version.
+    pub(crate) fn of_version(version: i64) -> Self {
+        Self(format!("\"{version}\""))
+    }
+
     /// The tag of a page of relationships.
     pub(super) fn of_relationships(relationships: &[Relationship], next: Option<&str>) -> Self {
         Self::of(&(relationships.iter().map(decided).collect::<Vec<_>>(), next))

@@ -1,0 +1,258 @@
+//! `entente gateway relationship create|update|delete`: relationships managed one at a time.
+
+use federation_specs::bundle_json;
+use federation_specs::id::{SpiffeId, TrustDomain};
+use gateway::api::managed::{ChangeKind, ManagedChange};
+use http::{HeaderValue, header};
+use serde_json::{Map, Value};
+
+use super::apply::change_text;
+use super::client::{Client, query};
+use super::relationship::path;
+use crate::connect::GatewaySocket;
+use crate::failure::Failure;
+use crate::identifiers;
+use crate::input;
+use crate::issuer::bundle::{self, Encoding};
+use crate::output::{self, Format, OutputArguments};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Change {
+    #[command(flatten)]
+    socket: GatewaySocket,
+    #[command(flatten)]
+    relationship: Flags,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
+    #[command(flatten)]
+    output: OutputArguments,
+}
+
+/// What is said about a relationship. An empty value takes a setting away.
+#[derive(Debug, Clone, Default, clap::Args)]
+struct Flags {
+    /// The partner
+    #[arg(long = "trustDomain", value_name = "TRUST_DOMAIN")]
+    trust_domain: Option<String>,
+    /// Where the partner serves its bundle, an https URL
+    #[arg(long = "bundleEndpointURL", value_name = "URL")]
+    bundle_endpoint_url: Option<String>,
+    /// How the endpoint proves who it is: https_web or https_spiffe
+    #[arg(long = "bundleEndpointProfile", value_name = "PROFILE")]
+    bundle_endpoint_profile: Option<String>,
+    /// The endpoint's SPIFFE ID, for https_spiffe
+    #[arg(long = "endpointSpiffeID", value_name = "ID")]
+    endpoint_spiffe_id: Option<String>,
+    /// The bundle of the endpoint's trust domain to start with, for https_spiffe
+    #[arg(long = "trustDomainBundlePath", value_name = "FILE")]
+    trust_domain_bundle_path: Option<String>,
+    /// What that file holds: pem certificates or a spiffe bundle
+    #[arg(long = "trustDomainBundleFormat", value_name = "FORMAT", default_value = "pem")]
+    trust_domain_bundle_format: String,
+    /// PEM file of the certificate authorities that replace the system's, for https_web
+    #[arg(long = "caPath", value_name = "FILE")]
+    ca_path: Option<String>,
+    /// A local trust domain that receives the bundle; may be repeated; all of them unless given
+    #[arg(long = "localTrustDomain", value_name = "TRUST_DOMAIN", action = clap::ArgAction::Append)]
+    local_trust_domains: Vec<String>,
+    /// Who decides about changes: auto, hold or pinned
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+    /// What becomes of a bundle without keys: hold, accept or refuse
+    #[arg(long, value_name = "POLICY")]
+    emptied: Option<String>,
+    /// What becomes of a bundle somebody changed at an issuer: correct or show
+    #[arg(long, value_name = "POLICY")]
+    drift: Option<String>,
+    /// How long the bundle is good without the partner confirming it, such as 24h
+    #[arg(long = "maximumAge", value_name = "DURATION")]
+    maximum_age: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    socket: GatewaySocket,
+    /// The partner
+    #[arg(value_name = "TRUST_DOMAIN")]
+    trust_domain: String,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
+    #[command(flatten)]
+    output: OutputArguments,
+}
+
+impl Flags {
+    fn partner(&self) -> Result<TrustDomain, Failure> {
+        let name = self.trust_domain.as_deref().filter(|name| !name.is_empty());
+        identifiers::trust_domain(name.ok_or_else(|| Failure::new("trust domain is required"))?)
+    }
+
+    /// Lays what is given over the keys of a definition.
+    fn lay_over(&self, keys: &mut Map<String, Value>) -> Result<(), Failure> {
+        keys.insert("trust_domain".to_owned(), self.partner()?.to_string().into());
+        let mut texts = vec![
+            ("url", self.bundle_endpoint_url.clone()),
+            ("profile", self.bundle_endpoint_profile.clone()),
+            ("endpoint_spiffe_id", self.endpoint_spiffe_id.clone()),
+            ("mode", self.mode.clone()),
+            ("emptied", self.emptied.clone()),
+            ("drift", self.drift.clone()),
+            ("maximum_age", self.maximum_age.clone()),
+        ];
+        let read = |path: &String| if path.is_empty() { Ok(String::new()) } else { input::read(path) };
+        texts.push(("ca_pem", self.ca_path.as_ref().map(read).transpose()?));
+        for (key, text) in texts {
+            match text {
+                None => {}
+                Some(text) if text.is_empty() => drop(keys.remove(key)),
+                Some(text) => drop(keys.insert(key.to_owned(), text.into())),
+            }
+        }
+        match self.trust_domain_bundle_path.as_deref() {
+            None => {}
+            Some("") => drop(keys.remove("bootstrap_bundle")),
+            Some(path) => {
+                let document = self.bundle(path, keys.get("endpoint_spiffe_id").and_then(Value::as_str))?;
+                keys.insert("bootstrap_bundle".to_owned(), document.into());
+            }
+        }
+        if !self.local_trust_domains.is_empty() {
+            let names: Vec<String> = self.local_trust_domains.iter().filter(|name| !name.is_empty()).cloned().collect();
+            keys.insert("local_trust_domains".to_owned(), names.into());
+        }
+        Ok(())
+    }
+
+    /// The bundle of a file as SPIFFE JSON.
+    fn bundle(&self, path: &str, endpoint: Option<&str>) -> Result<String, Failure> {
+        let encoding = Encoding::parse(&self.trust_domain_bundle_format)?;
+        if encoding == Encoding::Spiffe {
+            return input::read(path);
+        }
+        let owner = match endpoint {
+            None => self.partner()?,
+            Some(id) => {
+                let id = SpiffeId::parse(id);
+                let id = id.map_err(|error| Failure::chain(&error).context("cannot parse the endpoint SPIFFE ID"))?;
+                id.trust_domain().clone()
+            }
+        };
+        let bundle = bundle::parse(&owner, encoding, &input::bytes(path)?)?;
+        Ok(String::from_utf8_lossy(&bundle_json::encode(&bundle)).into_owned())
+    }
+}
+
+/// What `create` needs, in SPIRE's words.
+fn required(keys: &Map<String, Value>) -> Result<(), Failure> {
+    for (key, words) in [("url", "bundle endpoint URL is required"), ("profile", "bundle endpoint profile is required")]
+    {
+        if !keys.contains_key(key) {
+            return Err(Failure::new(words));
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn create(arguments: &Change) -> Result<(), Failure> {
+    let partner = arguments.relationship.partner()?;
+    let mut keys = Map::new();
+    arguments.relationship.lay_over(&mut keys)?;
+    required(&keys)?;
+    let client = Client::new(arguments.socket.path()?);
+    let path = format!("{}{}", path(&partner), query("why", &arguments.why));
+    let changed = client.put(&path, (header::IF_NONE_MATCH, HeaderValue::from_static("*")), &keys).await?;
+    report(arguments.output, &changed)
+}
+
+pub(super) async fn update(arguments: &Change) -> Result<(), Failure> {
+    let partner = arguments.relationship.partner()?;
+    let client = Client::new(arguments.socket.path()?);
+    // As the gateway wrote it, so that keys this command knows nothing of are kept.
+    let (before, tag): (Value, _) = client.get_tagged(&format!("{}/definition", path(&partner))).await?;
+    let mut keys = before["definition"].as_object().cloned().unwrap_or_default();
+    arguments.relationship.lay_over(&mut keys)?;
+    let path = format!("{}{}", path(&partner), query("why", &arguments.why));
+    // Nothing somebody else changed meanwhile is undone.
+    let changed = client.put(&path, (header::IF_MATCH, tag), &keys).await?;
+    report(arguments.output, &changed)
+}
+
+pub(super) async fn delete(arguments: &Delete) -> Result<(), Failure> {
+    let partner = identifiers::trust_domain(&arguments.trust_domain)?;
+    let client = Client::new(arguments.socket.path()?);
+    let changed = client.delete(&format!("{}{}", path(&partner), query("why", &arguments.why))).await?;
+    report(arguments.output, &changed)
+}
+
+fn report(output: OutputArguments, changed: &ManagedChange) -> Result<(), Failure> {
+    match output.format {
+        Format::Json => output::print_json(changed),
+        Format::Pretty => output::to_stdout_in_colour(&text(changed)),
+    }
+}
+
+fn text(changed: &ManagedChange) -> String {
+    let mut text = match changed.change.change {
+        ChangeKind::Unchanged => format!("{} is unchanged\n", changed.change.trust_domain),
+        _ => change_text(&changed.change),
+    };
+    if let (Some(set), true) = (&changed.managed.set, changed.change.change != ChangeKind::Unchanged) {
+        text.push_str(&format!("It is one of set {set}, so that the next apply of that set may undo this\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn flags(given: &[(&str, &str)]) -> Flags {
+        let mut flags = Flags { trust_domain: Some("spiffe://p.example".to_owned()), ..Flags::default() };
+        for (flag, value) in given {
+            let value = Some((*value).to_owned());
+            match *flag {
+                "url" => flags.bundle_endpoint_url = value,
+                "profile" => flags.bundle_endpoint_profile = value,
+                "mode" => flags.mode = value,
+                _ => flags.maximum_age = value,
+            }
+        }
+        flags
+    }
+
+    #[test]
+    fn flags_become_keys_and_keep_the_others() {
+        let mut keys = Map::new();
+        flags(&[("url", "https://p/"), ("profile", "https_web"), ("age", "24h")]).lay_over(&mut keys).unwrap();
+        let wanted = json!({
+            "trust_domain": "p.example", "url": "https://p/", "profile": "https_web", "maximum_age": "24h",
+        });
+        assert_eq!(Value::Object(keys.clone()), wanted);
+        required(&keys).unwrap();
+        keys.insert("something_new".to_owned(), json!(1));
+        flags(&[("mode", "hold"), ("age", "")]).lay_over(&mut keys).unwrap();
+        let wanted = json!({
+            "trust_domain": "p.example", "url": "https://p/", "profile": "https_web", "mode": "hold", "something_new": 1,
+        });
+        assert_eq!(Value::Object(keys), wanted);
+        assert_eq!(required(&Map::new()).unwrap_err().text(), "bundle endpoint URL is required");
+        assert_eq!(Flags::default().partner().unwrap_err().text(), "trust domain is required");
+    }
+
+    #[test]
+    fn a_change_of_a_set_says_that_it_may_be_undone() {
+        let changed: ManagedChange = serde_json::from_value(json!({
+            "change": {"trust_domain": "p.example", "change": "changed",
+                       "fields": [{"field": "mode", "before": "auto", "after": "hold"}]},
+            "managed": {"set": "default", "version": 7},
+        }))
+        .unwrap();
+        let text = anstream::adapter::strip_str(&text(&changed)).to_string();
+        assert!(text.starts_with("~ p.example changed\n    mode: auto -> hold\n") && text.contains("undo"), "{text}");
+    }
+}
