@@ -251,7 +251,7 @@ impl Parts {
         );
         let mut stored = self.store.issuer_relationships().await?;
         stored.retain(|local, _| clients.iter().any(|client| client.trust_domain() == local));
-        let configured = self.settings.relationships.clone();
+        let configured = std::mem::take(&mut self.settings.relationships);
         let rules = self.settings.relationship_rules.clone();
         let managed = managed::load(&self.store, &rules).await?;
         let manager =

@@ -44,6 +44,8 @@ pub fn run(
     Box::pin(async move {
         tracing::info!(data_dir = %config.data_dir.display(), level = log.current().as_str(), "gateway starts");
         let gateway = Gateway::start(&config, clock, shutdown).await?;
+        // There may be thousands of relationships in it.
+        drop(config);
         let outcome = gateway.run().await;
         tracing::info!("gateway stopped");
         outcome

@@ -235,7 +235,11 @@ impl HealthListener {
     pub fn with_metrics(mut self, metrics: Metrics) -> Self {
         let text = move || {
             let metrics = metrics.clone();
-            async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.render()) }
+            async move {
+                // Thousands of series take a while, in which everything else goes on.
+                let text = tokio::task::spawn_blocking(move || metrics.render()).await.unwrap_or_default();
+                ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
+            }
         };
         self.router = self.router.route(METRICS_PATH, get(text));
         self

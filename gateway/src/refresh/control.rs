@@ -106,6 +106,12 @@ impl Controls {
         self.all.read().unwrap_or_else(PoisonError::into_inner).get(partner).cloned().unwrap_or_default()
     }
 
+    /// Whether the bundle in force is older than its maximum age.
+    pub fn is_expired(&self, partner: &TrustDomain) -> bool {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(partner).is_some_and(|control| control.expired_at.is_some())
+    }
+
     /// Replaces one.
     pub fn set(&self, partner: &TrustDomain, control: Control) {
         self.all.write().unwrap_or_else(PoisonError::into_inner).insert(partner.clone(), control);

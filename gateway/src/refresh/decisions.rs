@@ -122,6 +122,11 @@ impl Decisions {
         self.controls.get(partner)
     }
 
+    /// Whether the bundle in force is older than its maximum age.
+    pub fn is_expired(&self, partner: &TrustDomain) -> bool {
+        self.controls.is_expired(partner)
+    }
+
     /// Decides about a fetched bundle by the relationship's policy.
     ///
     /// # Errors

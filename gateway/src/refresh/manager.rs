@@ -118,6 +118,10 @@ impl Running {
     fn status(&self) -> RefreshState {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    fn last_success(&self) -> Option<OffsetDateTime> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).last_success
+    }
 }
 
 impl Manager {
@@ -177,14 +181,13 @@ impl Manager {
                 () = self.inner.cancelled.cancelled() => return,
             }
             let now = clock.now();
-            let ages: Vec<_> = self.state().running.values().map(|one| (one.definition(), one.status())).collect();
             let mut news = BTreeSet::new();
-            for (definition, status) in ages {
-                let partner = &definition.trust_domain;
+            for (partner, maximum_age, last_success) in self.ages() {
+                let partner = &partner;
                 let held = self.inner.shared.updater.partners().get(partner);
-                let age = held.map(|held| now - confirmed_at(&held, &status));
-                let expired = age.zip(definition.policy.maximum_age).is_some_and(|(age, maximum)| age > maximum);
-                if self.decisions().control(partner).expired_at.is_some() == expired {
+                let age = held.map(|held| now - confirmed_at(&held, last_success));
+                let expired = age.zip(maximum_age).is_some_and(|(age, maximum)| age > maximum);
+                if self.decisions().is_expired(partner) == expired {
                     continue;
                 }
                 match self.decisions().set_expired(partner, expired).await {
@@ -195,6 +198,17 @@ impl Manager {
             }
             self.reconcile(&mut self.state(), &news);
         }
+    }
+
+    /// Each relationship whose bundle may expire or is expired: its maximum age and when it was last confirmed.
+    fn ages(&self) -> Vec<(TrustDomain, Option<Duration>, Option<OffsetDateTime>)> {
+        let state = self.state();
+        let ages = state.running.iter().filter_map(|(partner, running)| {
+            let maximum_age = running.definition.borrow().policy.maximum_age;
+            let matters = maximum_age.is_some() || self.decisions().is_expired(partner);
+            matters.then(|| (partner.clone(), maximum_age, running.last_success()))
+        });
+        ages.collect()
     }
 
     /// Ends every task, waits for them and stores how each relationship was doing.
@@ -437,7 +451,7 @@ impl Manager {
                 }
                 continue;
             };
-            let expired = self.decisions().control(partner).expired_at.is_some();
+            let expired = self.decisions().is_expired(partner);
             let shown_only = definition.policy.drift == Drift::Show;
             let nobody = BTreeSet::new();
             deliveries.want(partner, if expired { &nobody } else { &definition.receivers }, shown_only);
@@ -543,9 +557,9 @@ impl Manager {
             last_error: status.last_error.clone(),
             last_attempt: status.last_attempt,
             last_success: status.last_success,
-            bundle_age_seconds: held
-                .as_ref()
-                .map(|held| (now - confirmed_at(held, status)).whole_seconds().try_into().unwrap_or_default()),
+            bundle_age_seconds: held.as_ref().map(|held| {
+                (now - confirmed_at(held, status.last_success)).whole_seconds().try_into().unwrap_or_default()
+            }),
             next_refresh_seconds: status
                 .next_refresh
                 .map(|next| (next - now).whole_seconds().try_into().unwrap_or_default()),
@@ -563,8 +577,8 @@ impl Manager {
 }
 
 /// When the bundle in force was last known to be the partner's.
-fn confirmed_at(held: &HeldBundle, status: &RefreshState) -> OffsetDateTime {
-    status.last_success.map_or(held.accepted_at, |success| success.max(held.accepted_at))
+fn confirmed_at(held: &HeldBundle, last_success: Option<OffsetDateTime>) -> OffsetDateTime {
+    last_success.map_or(held.accepted_at, |success| success.max(held.accepted_at))
 }
 
 /// A relationship of the configuration as the audit log knows it.

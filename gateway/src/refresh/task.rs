@@ -167,3 +167,18 @@ fn answer(request: Option<Request>, outcome: Result<bool, String>) {
         let _ = request.reply.send(outcome);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thousands of them wait at any time, and what one takes is taken by each.
+    #[test]
+    fn a_task_that_waits_is_small() {
+        fn size_of_future<F: Future>(_: impl FnOnce(Task) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size_of_future(Task::run);
+        assert!(size <= 1024, "{size} bytes");
+    }
+}
