@@ -13,7 +13,7 @@ test:
 
 lint:
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-features --all-targets -- -D warnings
 
 build:
 	@tests/ci/system-packages.sh build

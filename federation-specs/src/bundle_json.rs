@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-pub use encode::{encode, encode_jwks, encode_oidc_jwks};
+pub use encode::{encode, encode_jwks, encode_oidc_jwks, encode_plain_jwks};
 
 use crate::bundle::{Bundle, BundleError, JwtAuthority, X509Authority};
 use crate::id::TrustDomain;

@@ -12,6 +12,7 @@ pub mod audit;
 mod decision;
 pub mod managed;
 mod problem;
+pub mod publishers;
 mod role;
 pub mod sources;
 

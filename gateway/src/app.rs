@@ -25,6 +25,7 @@ use crate::{
     managed::{self, Managed},
     metrics::GatewayMetrics,
     partners::PartnerBundles,
+    publish::PublisherStatuses,
     refresh::{decisions::Decisions, deliver::Deliveries, manager::Manager, updater::Updater, work::IssuerWork},
     served::ServedDomains,
     settings::{IssuerAddress, Settings, SettingsError},
@@ -131,7 +132,8 @@ impl Gateway {
         let manager = parts.relationships(&clients).await?;
         let (https_web, https_spiffe) = parts.listeners(&clients).await?;
         parts.sources(&clients, &mut identities)?;
-        parts.admin(&manager)?;
+        let publishers = parts.publishers().await?;
+        parts.admin(&manager, publishers)?;
         manager.start();
         let Parts { store, readiness, metrics, tasks, .. } = parts;
         Ok(Self { tasks, manager, store, readiness, metrics, https_web, https_spiffe, _lock: lock })
@@ -279,7 +281,7 @@ impl Parts {
         Ok(manager)
     }
 
-    fn admin(&mut self, manager: &Manager) -> Result<(), Error> {
+    fn admin(&mut self, manager: &Manager, publishers: PublisherStatuses) -> Result<(), Error> {
         let socket = AdminSocket::bind(&self.settings.socket_path, Arc::clone(&self.clock))?;
         let configured = self.settings.relationships.iter().map(|item| item.trust_domain.clone()).collect();
         let rules = self.settings.relationship_rules.clone();
@@ -290,6 +292,7 @@ impl Parts {
             partners: Arc::clone(&self.partners),
             store: self.store.clone(),
             readiness: self.readiness.clone(),
+            publishers,
             clock: Arc::clone(&self.clock),
         });
         self.tasks.spawn("admin socket", socket.serve(router, self.shutdown.clone()));

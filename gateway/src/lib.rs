@@ -17,6 +17,7 @@ pub mod listeners;
 pub mod managed;
 pub mod metrics;
 pub mod partners;
+pub mod publish;
 mod readiness;
 pub mod refresh;
 pub mod served;

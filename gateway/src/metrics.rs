@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 
 use crate::{
     partners::PartnerBundles,
+    publish::PublisherStatuses,
     refresh::manager::Manager,
     served::{ServedDomain, ServedDomains},
 };
@@ -39,6 +40,10 @@ const PARTNER_FAILURES: &str = "entente_gateway_partner_consecutive_failures";
 const REFRESHES: &str = "entente_gateway_partner_refreshes_total";
 const ROLLBACKS: &str = "entente_gateway_partner_rollback_attempts_total";
 const DELIVERIES: &str = "entente_gateway_deliveries_total";
+const PUBLICATIONS: &str = "entente_gateway_publications_total";
+const PUBLICATION_DRIFTS: &str = "entente_gateway_publication_drifts_total";
+const PUBLISHED: &str = "entente_gateway_publisher_seconds_since_success";
+const PUBLISHER_FAILURES: &str = "entente_gateway_publisher_consecutive_failures";
 
 /// The gateway's metrics. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +63,8 @@ impl GatewayMetrics {
             (REFRESHES, "Fetches of partners' bundles by partner and result."),
             (ROLLBACKS, "Fetched bundles with a lower sequence number than before, by partner."),
             (DELIVERIES, "Deliveries of partners' bundles by receiving trust domain and result."),
+            (PUBLICATIONS, "Looks at places bundles are published to, by publisher and result."),
+            (PUBLICATION_DRIFTS, "Places found to hold something else than was published, by publisher."),
         ] {
             metrics.describe_counter(name, text);
         }
@@ -73,6 +80,8 @@ impl GatewayMetrics {
             (PARTNER_EXPIRY, seconds, "Time until the first X.509 authority of a partner's bundle expires."),
             (PARTNER_REFRESHED, seconds, "Time since the partner last answered with an acceptable bundle."),
             (PARTNER_FAILURES, Some(Unit::Count), "Failed fetches since then."),
+            (PUBLISHED, seconds, "Time since a place was last seen to hold the served bundle."),
+            (PUBLISHER_FAILURES, Some(Unit::Count), "Failed attempts since then."),
         ] {
             metrics.describe_gauge(name, unit, text);
         }
@@ -109,6 +118,23 @@ impl GatewayMetrics {
                     if let Some(expiry) = first_expiry(&held.bundle) {
                         metrics.gauge(PARTNER_EXPIRY, &labels).set(seconds(expiry - now));
                     }
+                }
+            }
+        });
+    }
+
+    /// Shows the state of publishers at each scrape.
+    pub(crate) fn watch_publishers(&self, publishers: PublisherStatuses, clock: SharedClock) {
+        self.metrics.on_scrape(move |metrics| {
+            let now = clock.now();
+            for publisher in publishers.list() {
+                let labels = [
+                    ("trust_domain", publisher.trust_domain.as_str()),
+                    ("publisher", publisher.settings.name.as_str()),
+                ];
+                metrics.gauge(PUBLISHER_FAILURES, &labels).set(f64::from(publisher.consecutive_failures));
+                if let Some(at) = publisher.last_success {
+                    metrics.gauge(PUBLISHED, &labels).set(seconds(now - at));
                 }
             }
         });
@@ -192,6 +218,18 @@ impl GatewayMetrics {
     /// A partner's bundle went back.
     pub(crate) fn rollback(&self, partner: &TrustDomain) {
         self.metrics.counter(ROLLBACKS, &[("trust_domain", partner.as_str())]).increment(1);
+    }
+
+    /// A publisher looked at its place: `written`, `unchanged` or `failed`.
+    pub(crate) fn published(&self, trust_domain: &TrustDomain, publisher: &str, result: &'static str) {
+        let labels = [("trust_domain", trust_domain.as_str()), ("publisher", publisher), ("result", result)];
+        self.metrics.counter(PUBLICATIONS, &labels).increment(1);
+    }
+
+    /// A place holds something else than was published.
+    pub(crate) fn publication_drifted(&self, trust_domain: &TrustDomain, publisher: &str) {
+        let labels = [("trust_domain", trust_domain.as_str()), ("publisher", publisher)];
+        self.metrics.counter(PUBLICATION_DRIFTS, &labels).increment(1);
     }
 
     /// A bundle was given to the issuer of `local`, or could not be.

@@ -10,6 +10,7 @@ mod healthcheck;
 mod managed;
 mod openapi;
 mod pages;
+mod publisher;
 mod resources;
 mod run;
 mod source;
@@ -41,6 +42,9 @@ pub(crate) enum Command {
     /// Print the description (OpenAPI 3.1) of the admin API
     #[command(name = "openapi")]
     OpenApi,
+    /// The further places own bundles are published to
+    #[command(subcommand)]
+    Publisher(publisher::Command),
     /// The federation relationships and how they are doing
     #[command(subcommand)]
     Relationship(relationship::Command),
@@ -64,6 +68,7 @@ pub(crate) fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Bundle(command) => block_on(bundle::run(command))?.map_err(Failure::labelled),
         Command::Health(arguments) => block_on(health::run(&arguments))?.map_err(Failure::labelled),
         Command::Healthcheck(arguments) => block_on(healthcheck::run(&arguments))?.map_err(Failure::labelled),
+        Command::Publisher(command) => block_on(publisher::run(command))?.map_err(Failure::labelled),
         Command::Source(command) => block_on(source::run(command))?.map_err(Failure::labelled),
         Command::Relationship(command) => block_on(relationship::run(command))?.map_err(Failure::labelled),
     }

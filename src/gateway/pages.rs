@@ -1,6 +1,7 @@
 //! Lists of the admin API, read page by page to the end.
 
 use gateway::api::audit::AuditPage;
+use gateway::api::publishers::PublisherList;
 use gateway::api::sources::SourceList;
 use gateway::api::{BundleHistory, BundleList, RelationshipList};
 use gateway::http::admin::page::MAX_LIMIT;
@@ -45,6 +46,7 @@ paged! {
     BundleList: bundles;
     BundleHistory: bundles;
     SourceList: sources;
+    PublisherList: publishers;
     AuditPage: records;
 }
 

@@ -57,7 +57,7 @@ fi
 
 if [ "${1:-build}" = test ] && ! command -v go >/dev/null 2>&1; then
 	cat >&2 <<'TEXT'
-go is missing. The tests run Go programs on go-spiffe and spire-api-sdk, which need Go 1.24 or newer (Debian 12's
+go is missing. The tests run Go programs on go-spiffe, spire-api-sdk and Kubernetes, which need Go 1.26 or newer (Debian 12's
 golang package, 1.19, is too old). Install it from https://go.dev/dl, put its bin folder on PATH, then run this again.
 TEXT
 	exit 1

@@ -33,6 +33,7 @@ part() { # part NAME COMMAND...
 }
 
 go_peer() { ENTENTE_GO_PEER="$(tests/ci/peers.sh go | tail -n 1)" && export ENTENTE_GO_PEER; }
+kubernetes_peer() { ENTENTE_KUBEPEER="$(tests/ci/peers.sh kubepeer | tail -n 1)" && export ENTENTE_KUBEPEER; }
 python_peer() { ENTENTE_PYTHON="$(tests/ci/peers.sh python | tail -n 1)" && export ENTENTE_PYTHON; }
 
 # The names of all integration tests of the workspace.
@@ -46,17 +47,20 @@ print(*sorted({target["name"] for target in targets if target["kind"] == ["test"
 part "system packages" tests/ci/system-packages.sh test
 part "format" cargo fmt --all --check
 part "Go clients: build" go_peer
-part "Python client: virtual environment" python_peer
-part "build" cargo build --workspace --all-targets
-part "lint" cargo clippy --workspace --all-targets -- -D warnings
+part "Kubernetes API server: build" kubernetes_peer
+part "Python peers: virtual environment" python_peer
+part "build" cargo build --workspace --all-features --all-targets
+part "lint" cargo clippy --workspace --all-features --all-targets -- -D warnings
 part "licences, bans, sources" tests/ci/cargo-deny.sh
 export ENTENTE_BIN="$CARGO_TARGET_DIR/debug/entente"
-part "unit tests" cargo test --workspace --lib --bins
-part "doc tests" cargo test --workspace --doc
+part "unit tests" cargo test --workspace --all-features --lib --bins
+part "doc tests" cargo test --workspace --all-features --doc
 for suite in $(suites); do
-	part "suite $suite" cargo test --workspace --test "$suite"
+	part "suite $suite" cargo test --workspace --all-features --test "$suite"
 done
 part "demo" "$ENTENTE_BIN" demo --once
+# Last, since it builds dependencies anew: what `cargo build` makes without a feature.
+part "build without features" cargo check -p entente
 
 table
 printf '\nall passed\n'

@@ -12,14 +12,15 @@ use crate::public_key::PublicKey;
 const FOUR_SPACES: &[u8] = b"    ";
 const TWO_SPACES: &[u8] = b"  ";
 
+/// What marks an X.509 authority of a SPIFFE bundle.
+const X509_USE: [(&str, &str); 1] = [("use", "x509-svid")];
+
 /// The bundle as its bundle endpoint serves it: X.509 authorities oldest
 /// first, then JWT authorities by key ID, `spiffe_sequence` and
 /// `spiffe_refresh_hint` if known; indented by four spaces, no newline at the
 /// end. WIT authorities are left out, as SPIRE leaves them out.
 pub fn encode(bundle: &Bundle) -> Vec<u8> {
-    let mut authorities: Vec<&X509Authority> = bundle.x509_authorities().iter().collect();
-    authorities.sort_by(|a, b| (a.not_before(), a.der()).cmp(&(b.not_before(), b.der())));
-    let x509 = authorities.into_iter().filter_map(x509_key);
+    let x509 = by_age(bundle.x509_authorities()).into_iter().filter_map(|authority| x509_key(authority, &X509_USE));
     let jwt = by_key_id(bundle.jwt_authorities())
         .into_iter()
         .map(|authority| jwk(authority.public_key(), &[("use", "jwt-svid")], Some(authority.key_id()), None));
@@ -53,15 +54,31 @@ pub fn encode_oidc_jwks(bundle: &Bundle) -> Vec<u8> {
     render(&key_set(keys), TWO_SPACES)
 }
 
+/// Both kinds of authorities as a plain JWK Set (RFC 7517): as [`encode`], without `use` and without SPIFFE's members,
+/// as SPIRE's bundle publishers write their format `jwks`.
+pub fn encode_plain_jwks(bundle: &Bundle) -> Vec<u8> {
+    let x509 = by_age(bundle.x509_authorities()).into_iter().filter_map(|authority| x509_key(authority, &[]));
+    let jwt = by_key_id(bundle.jwt_authorities())
+        .into_iter()
+        .map(|authority| jwk(authority.public_key(), &[], Some(authority.key_id()), None));
+    render(&key_set(x509.chain(jwt)), FOUR_SPACES)
+}
+
+fn by_age(authorities: &[X509Authority]) -> Vec<&X509Authority> {
+    let mut sorted: Vec<&X509Authority> = authorities.iter().collect();
+    sorted.sort_by(|a, b| (a.not_before(), a.der()).cmp(&(b.not_before(), b.der())));
+    sorted
+}
+
 fn by_key_id(authorities: &[JwtAuthority]) -> Vec<&JwtAuthority> {
     let mut sorted: Vec<&JwtAuthority> = authorities.iter().collect();
     sorted.sort_by_key(|authority| authority.key_id());
     sorted
 }
 
-fn x509_key(authority: &X509Authority) -> Option<Map<String, Value>> {
+fn x509_key(authority: &X509Authority, leading: &[(&str, &str)]) -> Option<Map<String, Value>> {
     let key = authority.certificate().public_key().ok()?;
-    let mut members = jwk(key, &[("use", "x509-svid")], None, None);
+    let mut members = jwk(key, leading, None, None);
     members.insert("x5c".to_owned(), vec![STANDARD.encode(authority.der())].into());
     Some(members)
 }

@@ -16,6 +16,7 @@ use crate::{
         acme::Acme,
         endpoint_identity::{EndpointIdentity, issuer::Minted, workload_api::FromWorkloadApi},
     },
+    publish::{PublisherStatuses, Runner, connector},
     readiness::Gathered,
     served::{ServedDomain, bundle_map::BundleMap},
     settings::{EndpointSvidSettings, SourceSettings, SpiffeListener, WebCertificate},
@@ -275,6 +276,29 @@ impl Parts {
         }
         self.metrics.watch_served(Arc::clone(&self.served), Arc::clone(&self.clock));
         Ok(())
+    }
+
+    /// Starts a task for each publisher of each domain.
+    pub(super) async fn publishers(&mut self) -> Result<PublisherStatuses, Error> {
+        let statuses = PublisherStatuses::default();
+        let mut configured = Vec::new();
+        for domain in self.served.iter() {
+            for settings in &domain.settings().publishers {
+                configured.push((domain.name().clone(), settings.name.clone()));
+                let runner = Runner::new(
+                    (settings.clone(), connector(domain, settings)),
+                    Arc::clone(domain),
+                    self.store.clone(),
+                    Arc::clone(&self.clock),
+                    self.metrics.clone(),
+                    &statuses,
+                );
+                self.tasks.spawn("publisher", runner.await?.run(self.shutdown.clone()));
+            }
+        }
+        self.store.keep_publications(&configured).await?;
+        self.metrics.watch_publishers(statuses.clone(), Arc::clone(&self.clock));
+        Ok(statuses)
     }
 
     fn source(

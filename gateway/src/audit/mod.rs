@@ -142,6 +142,12 @@ pub enum Action {
     /// An issuer holds what was delivered again, without a delivery.
     #[serde(rename = "delivery.settled")]
     Settled,
+    /// A place was seen to hold what is served, other than before.
+    #[serde(rename = "publication.confirmed")]
+    PublicationConfirmed,
+    /// A place holds something else than was published there.
+    #[serde(rename = "publication.drifted")]
+    PublicationDrifted,
 }
 
 impl Action {

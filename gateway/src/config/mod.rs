@@ -4,6 +4,7 @@
 mod acme;
 mod datastore;
 mod listeners;
+mod publishers;
 mod refresh;
 mod relationships;
 mod resources;
@@ -21,6 +22,10 @@ use service_kit::{
 pub use acme::{Acme, AcmeChallenge, DEFAULT_DIRECTORY_URL, ExternalAccount, Http01};
 pub use datastore::{DEFAULT_MAX_CONNECTIONS, Datastore};
 pub use listeners::{Limits, Listeners, ServingCertFile, SpiffeListener, WebListener};
+pub use publishers::{
+    AzureBlobPlace, BundleFormat, ClusterTrustBundlePlace, ConfigMapPlace, FilePlace, GcsPlace, Publisher, S3Place,
+    TrustAnchorPlace,
+};
 pub use refresh::{Accept, Refresh};
 pub use relationships::{ProfileName, Relationship};
 pub use resources::Resources;

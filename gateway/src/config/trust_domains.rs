@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use service_kit::config::HumanDuration;
 
-use super::ProfileName;
+use super::{ProfileName, Publisher};
 
 /// One served trust domain.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -48,6 +48,9 @@ pub struct TrustDomain {
     /// OIDC discovery of the domain's JWT keys, on the `https_web` listener.
     #[serde(default)]
     pub oidc: Option<Oidc>,
+    /// Further places its bundle is published to.
+    #[serde(default)]
+    pub publishers: Vec<Publisher>,
 }
 
 fn default_refresh_hint() -> HumanDuration {

@@ -10,6 +10,7 @@ mod managed;
 pub mod openapi;
 pub(crate) mod operation;
 pub mod page;
+mod publishers;
 mod relationships;
 mod sources;
 pub(crate) mod tag;
@@ -24,8 +25,8 @@ use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_s
 use self::operation::Operation;
 use super::problem::AdminError;
 use crate::{
-    audit::MAX_WHY_BYTES, managed::Managed, partners::PartnerBundles, refresh::manager::Manager, served::ServedDomains,
-    store::Store,
+    audit::MAX_WHY_BYTES, managed::Managed, partners::PartnerBundles, publish::PublisherStatuses,
+    refresh::manager::Manager, served::ServedDomains, store::Store,
 };
 
 /// Largest request body, where an operation does not say otherwise.
@@ -52,6 +53,8 @@ pub struct Admin {
     pub store: Store,
     /// Subsystems.
     pub readiness: Readiness,
+    /// Publishers of own bundles.
+    pub publishers: PublisherStatuses,
     /// The clock.
     pub clock: SharedClock,
 }
@@ -64,6 +67,7 @@ fn operations() -> Vec<Operation> {
         decisions::operations(),
         bundles::operations(),
         sources::operations(),
+        publishers::operations(),
         audit::operations(),
         health::operations(),
     ]

@@ -7,7 +7,7 @@ pub(crate) mod rendered;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -71,7 +71,7 @@ pub struct ServedDomain {
     /// Unix seconds since when what is served was not confirmed by every source; [`CONFIRMED`] while it is.
     unconfirmed_since: AtomicI64,
     /// Digest of the document in the store.
-    stored: Mutex<Option<String>>,
+    stored: watch::Sender<Option<String>>,
 }
 
 /// A bundle ready to be served.
@@ -122,7 +122,7 @@ impl ServedDomain {
             changes: tokio::sync::Mutex::new(()),
             sources,
             unconfirmed_since: AtomicI64::new(CONFIRMED),
-            stored: Mutex::new(None),
+            stored: watch::Sender::new(None),
         }
     }
 
@@ -146,12 +146,17 @@ impl ServedDomain {
 
     /// Whether the store holds the document with that digest.
     pub(crate) fn is_stored(&self, digest: &str) -> bool {
-        self.stored.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(digest)
+        self.stored.borrow().as_deref() == Some(digest)
     }
 
     /// The store holds the document with that digest.
     pub(crate) fn stored(&self, digest: &str) {
-        *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest.to_owned());
+        self.stored.send_replace(Some(digest.to_owned()));
+    }
+
+    /// Follows the digest of the document in the store.
+    pub(crate) fn subscribe_stored(&self) -> watch::Receiver<Option<String>> {
+        self.stored.subscribe()
     }
 
     /// How the domain is configured.

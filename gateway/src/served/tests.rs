@@ -25,6 +25,7 @@ fn domain(oidc: bool) -> ServedDomain {
             discovery_path: "/.well-known/openid-configuration".to_owned(),
             jwks_path: "/keys".to_owned(),
         }),
+        publishers: Vec::new(),
         name,
     };
     ServedDomain::new(settings, NOON)

@@ -4,6 +4,7 @@ mod acme;
 mod datastore;
 mod error;
 mod listeners;
+mod publishers;
 mod refresh;
 mod relationships;
 mod sources;
@@ -20,6 +21,7 @@ pub use acme::{AcmeSettings, ChallengeSettings, ExternalAccountSettings, Http01S
 pub use datastore::Datastore;
 pub use error::SettingsError;
 pub use listeners::{ServingLimits, SpiffeListener, WebCertificate, WebListener};
+pub use publishers::{AwsAccount, AzureIdentity, Cluster, Content, Endpoint, PlaceSettings, PublisherSettings};
 pub use refresh::RefreshLimits;
 pub use relationships::{
     ConfiguredRelationship, Document, MAX_BOOTSTRAP_BUNDLE_BYTES, MAX_CA_PEM_BYTES, RelationshipRules, UnknownReceiver,

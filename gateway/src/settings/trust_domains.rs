@@ -15,6 +15,7 @@ use url::Url;
 use super::{
     MAX_TRUST_DOMAINS, MIN_INTERVAL,
     error::{SettingsError, error},
+    publishers::{self, PublisherSettings},
     sources::{self, IssuerAddress, SourceSettings, issuer_address},
     values::{at_least, checked_path, endpoint_id, hosts, non_empty},
 };
@@ -45,6 +46,8 @@ pub struct LocalDomain {
     pub poll_interval: Duration,
     /// OIDC discovery.
     pub oidc: Option<OidcSettings>,
+    /// Further places its bundle is published to.
+    pub publishers: Vec<PublisherSettings>,
 }
 
 impl LocalDomain {
@@ -189,6 +192,7 @@ pub(super) fn local_domain(key: &str, domain: &config::TrustDomain) -> Result<Lo
         server_names,
         poll_interval: at_least(format!("{key}.poll_interval"), domain.poll_interval.0, MIN_INTERVAL)?,
         oidc: domain.oidc.as_ref().map(|oidc| oidc_settings(&format!("{key}.oidc.issuer"), oidc)).transpose()?,
+        publishers: publishers::publishers(key, &domain.publishers)?,
         name,
     })
 }

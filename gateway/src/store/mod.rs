@@ -5,6 +5,7 @@ pub mod controls;
 pub mod deliveries;
 pub mod managed;
 pub mod partner_bundles;
+pub mod publications;
 pub mod relationships;
 pub mod served;
 pub mod sources;

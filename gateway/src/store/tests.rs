@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 mod audit;
 mod controls;
+mod publications;
 mod schema;
 
 use federation_specs::{

@@ -23,6 +23,7 @@ mod managed;
 mod metrics;
 mod mtls;
 mod oidc;
+mod publishers;
 mod refresh;
 mod refusals;
 mod restart;
