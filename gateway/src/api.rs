@@ -47,6 +47,12 @@ pub struct Relationship {
     pub local_trust_domains: Vec<String>,
     /// Bundle endpoint URL.
     pub url: String,
+    /// Further URLs of the same bundle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failover_urls: Vec<String>,
+    /// The one of them that gave the last bundle, while `url` gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_in_use: Option<String>,
     /// How the endpoint proves who it is.
     pub profile: Profile,
     /// SPIFFE ID of the endpoint (`https_spiffe` only).

@@ -26,7 +26,10 @@ use crate::{
     metrics::GatewayMetrics,
     partners::PartnerBundles,
     publish::PublisherStatuses,
-    refresh::{decisions::Decisions, deliver::Deliveries, manager::Manager, updater::Updater, work::IssuerWork},
+    refresh::{
+        clients::Clients, decisions::Decisions, deliver::Deliveries, manager::Manager, updater::Updater,
+        work::IssuerWork,
+    },
     served::ServedDomains,
     settings::{IssuerAddress, Settings, SettingsError},
     store::{Store, StoreError},
@@ -126,7 +129,9 @@ impl Gateway {
             serving::restore(domain, &store).await?;
         }
 
-        let mut parts = Parts { settings, clock, shutdown, store, served, partners, readiness, metrics, tasks };
+        let fetching = Arc::new(Clients::new(&settings.network, Arc::clone(&clock)));
+        let mut parts =
+            Parts { fetching, settings, clock, shutdown, store, served, partners, readiness, metrics, tasks };
         let mut identities = serving::Identities::new();
         let clients = parts.issuer_clients(&mut identities)?;
         let manager = parts.relationships(&clients).await?;
@@ -186,6 +191,7 @@ async fn check(store: Store, latch: Latch, clock: SharedClock, shutdown: Shutdow
 
 /// What the parts of a gateway have in common while it is put together.
 struct Parts {
+    fetching: Arc<Clients>,
     settings: Settings,
     clock: SharedClock,
     shutdown: Shutdown,
@@ -245,6 +251,7 @@ impl Parts {
         );
         let updater = Updater::new(
             self.settings.refresh,
+            Arc::clone(&self.fetching),
             Arc::clone(&self.clock),
             self.store.clone(),
             Arc::clone(&self.partners),

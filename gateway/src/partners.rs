@@ -8,7 +8,10 @@ use std::{
 use federation_specs::{bundle::Bundle, id::TrustDomain};
 use time::OffsetDateTime;
 
-use crate::{refresh::limits::public_keys, served::rendered::digest_hex};
+use crate::{
+    refresh::limits::{proves, public_keys},
+    served::rendered::digest_hex,
+};
 
 /// A partner's bundle in force.
 #[derive(Debug, Clone)]
@@ -55,6 +58,8 @@ struct Held {
     bundles: HashMap<TrustDomain, Arc<HeldBundle>>,
     /// Whose each public key is, by the SHA-256 of its DER.
     owners: HashMap<[u8; 32], Vec<TrustDomain>>,
+    /// How many keys belong to more than one.
+    shared: usize,
 }
 
 impl Held {
@@ -66,7 +71,9 @@ impl Held {
         if let Some(before) = self.bundles.insert(trust_domain.clone(), Arc::new(held)) {
             for key in keys(&before.bundle) {
                 if let Some(owners) = self.owners.get_mut(&key) {
+                    let before = owners.len();
                     owners.retain(|owner| *owner != trust_domain);
+                    self.shared -= usize::from(before == 2 && owners.len() == 1);
                     if owners.is_empty() {
                         self.owners.remove(&key);
                     }
@@ -77,6 +84,7 @@ impl Held {
             let owners = self.owners.entry(key).or_default();
             if !owners.contains(&trust_domain) {
                 owners.push(trust_domain.clone());
+                self.shared += usize::from(owners.len() == 2);
             }
         }
     }
@@ -111,6 +119,29 @@ impl PartnerBundles {
     pub fn other_owner(&self, trust_domain: &TrustDomain, key: &[u8]) -> Option<TrustDomain> {
         let held = self.read();
         held.owners.get(&key_digest(key))?.iter().find(|owner| *owner != trust_domain).cloned()
+    }
+
+    /// A key of that trust domain's bundle that provably belongs to another partner: in words, for who looks at it.
+    pub fn contested(&self, trust_domain: &TrustDomain) -> Option<String> {
+        let held = self.read();
+        if held.shared == 0 {
+            return None;
+        }
+        let bundle = &held.bundles.get(trust_domain)?.bundle;
+        for (key, _, der) in public_keys(bundle) {
+            let others =
+                held.owners.get(&key_digest(&der)).into_iter().flatten().filter(|owner| *owner != trust_domain);
+            for other in others.filter_map(|other| held.bundles.get(other)) {
+                if proves(&other.bundle, &der) && !proves(bundle, &der) {
+                    return Some(format!(
+                        "{key} of the bundle held provably belongs to trust domain `{}`; ask the partner why it publishes \
+                         that key, and restore an earlier bundle or remove the relationship",
+                        other.bundle.trust_domain()
+                    ));
+                }
+            }
+        }
+        None
     }
 
     /// Puts one in force.

@@ -1,17 +1,36 @@
-//! Bounded HTTPS GET: deadline, body cap, redirect rules, conditional requests.
+//! Bounded HTTPS GET: deadline, body cap, redirect rules, conditional requests, and a guard on the addresses asked.
 
+mod address;
+mod connection;
+mod error;
 mod explain;
+mod names;
+mod network;
+mod proxy;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use reqwest::{Client, Response, redirect};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
 use rustls::ClientConfig;
+use tokio::sync::OwnedSemaphorePermit;
 use url::Url;
 
-use crate::{clock::SharedClock, tls};
+use crate::tls::{self, ServerTrust};
+use connection::{Connection, Maker};
+use explain::{Stage, classify};
+
+pub use address::{AddressGuard, AddressKind};
+pub use error::FetchError;
 pub use explain::explain;
+pub use network::{KEPT_FOR, MAX_KEPT_CONNECTIONS, Network};
+pub use proxy::{MAX_NO_PROXY, Proxy, ProxyError};
 
 /// Redirects followed in one fetch. None is remembered.
 pub const MAX_REDIRECTS: usize = 5;
@@ -21,13 +40,6 @@ pub const MAX_URL_BYTES: usize = 2048;
 
 /// Longest ETag kept.
 pub const MAX_ETAG_BYTES: usize = 512;
-
-/// How long connecting may take, within the deadline of the fetch.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Idle connections kept for the next fetch from the same place. None: each fetch makes a new handshake, so that the
-/// server is verified with the bundle of now.
-const MAX_IDLE_CONNECTIONS: usize = 0;
 
 /// What bounds a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,118 +66,20 @@ pub enum FetchOutcome {
     },
 }
 
-/// Why a fetch failed. Each message names the URL and what to do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchError {
-    /// Not an absolute https URL.
-    #[error("`{url}` is not a usable URL: {reason}")]
-    Url {
-        /// The URL.
-        url: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// No answer within the deadline.
-    #[error("{url} did not answer within {}; check that the server is up, or raise the timeout", crate::config::HumanDuration(*deadline))]
-    Timeout {
-        /// The URL.
-        url: String,
-        /// The deadline.
-        deadline: Duration,
-    },
-    /// The connection could not be made.
-    #[error("cannot connect to {url}: {reason}; check the host name, the port and the network between")]
-    Connect {
-        /// The URL.
-        url: String,
-        /// The innermost cause.
-        reason: String,
-    },
-    /// The server could not prove who it is.
-    #[error("{url} was not trusted: {reason}; check the profile, the endpoint SPIFFE ID or the CA configured for it")]
-    Untrusted {
-        /// The URL.
-        url: String,
-        /// Why not.
-        reason: String,
-    },
-    /// What answers does not complete a TLS handshake.
-    #[error("the TLS handshake with {url} failed: {reason}; check the host name and the port, or ask its operator")]
-    Handshake {
-        /// The URL.
-        url: String,
-        /// What the server did.
-        reason: String,
-    },
-    /// Any other failure on the way.
-    #[error("fetching {url} failed: {reason}; ask its operator to look at it")]
-    Transport {
-        /// The URL.
-        url: String,
-        /// The innermost cause.
-        reason: String,
-    },
-    /// Too many redirects.
-    #[error("{url} redirects more than {MAX_REDIRECTS} times; configure the URL it should end at")]
-    TooManyRedirects {
-        /// The URL asked first.
-        url: String,
-    },
-    /// A redirect to somewhere it may not lead.
-    #[error("{url} redirects to `{location}`, which is refused: {reason}")]
-    BadRedirect {
-        /// The URL that redirects.
-        url: String,
-        /// Where to.
-        location: String,
-        /// Why that is refused.
-        reason: &'static str,
-    },
-    /// Not a success.
-    #[error("{url} answered {status}; check the path of the URL and the server's log")]
-    Status {
-        /// The URL.
-        url: String,
-        /// The status.
-        status: StatusCode,
-    },
-    /// A failure at the end of redirects.
-    #[error("{url} redirects: {error}")]
-    Redirected {
-        /// The URL asked first.
-        url: String,
-        /// What failed.
-        #[source]
-        error: Box<FetchError>,
-    },
-    /// More bytes than allowed.
-    #[error("{url} sent more than {limit} bytes, the most accepted; is it the right URL?")]
-    TooLarge {
-        /// The URL.
-        url: String,
-        /// The limit.
-        limit: usize,
-    },
-    /// The body is compressed although that was not asked for.
-    #[error("{url} sent content-encoding `{encoding}`, which was not asked for")]
-    Encoding {
-        /// The URL.
-        url: String,
-        /// The encoding.
-        encoding: String,
-    },
-    /// The client could not be made.
-    #[error("HTTPS client cannot be made: {0}")]
-    Client(#[source] reqwest::Error),
+/// Fetches over https with one trust and one guard, which redirects are held to as well.
+pub struct Fetcher {
+    network: Network,
+    guard: AddressGuard,
+    trust: ServerTrust,
+    tls: Arc<ClientConfig>,
+    kept: Mutex<Option<Kept>>,
 }
 
-/// Fetches over https with one TLS policy, which redirects are held to as well.
-#[derive(Clone)]
-pub struct Fetcher {
-    client: Client,
-    clock: SharedClock,
-    limits: FetchLimits,
+/// The connection of the last fetch.
+struct Kept {
+    connection: Connection,
+    /// Held while nothing is fetched.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// What one request brought.
@@ -176,50 +90,57 @@ enum Answer {
 
 impl fmt::Debug for Fetcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fetcher").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Fetcher").field("guard", &self.guard).finish_non_exhaustive()
     }
 }
 
 impl Fetcher {
-    /// A fetcher that connects with `tls`, whose ALPN is set here.
+    /// A fetcher of what is served by servers `trust` believes at addresses `guard` lets pass.
+    ///
+    /// Make another one when the trust changes: connections and sessions end with it.
     ///
     /// # Errors
     /// [`FetchError::Client`].
-    pub fn new(tls: &Arc<ClientConfig>, limits: FetchLimits, clock: SharedClock) -> Result<Self, FetchError> {
-        let mut tls = (**tls).clone();
-        tls.alpn_protocols = vec![tls::ALPN_H2.to_vec(), tls::ALPN_HTTP11.to_vec()];
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .https_only(true)
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .no_gzip()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-            .user_agent(concat!("entente/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(FetchError::Client)?;
-        Ok(Self { client, clock, limits })
+    pub fn new(network: Network, trust: ServerTrust, guard: AddressGuard) -> Result<Self, FetchError> {
+        let tls = trust.client_config(&[tls::ALPN_H2, tls::ALPN_HTTP11]);
+        let tls = Arc::new(tls.map_err(|error| FetchError::Client(error.into()))?);
+        Ok(Self { network, guard, trust, tls, kept: Mutex::new(None) })
     }
 
-    /// Fetches `url`, unless the server says that what `etag` names is still current.
+    /// Fetches `url` within `limits`, unless the server says that what `etag` names is still current.
     ///
     /// # Errors
     /// [`FetchError`]; nothing is kept of a failed fetch.
-    pub async fn get(&self, url: &Url, etag: Option<&str>) -> Result<FetchOutcome, FetchError> {
+    pub async fn get(&self, url: &Url, etag: Option<&str>, limits: FetchLimits) -> Result<FetchOutcome, FetchError> {
         check_url(url).map_err(|reason| FetchError::Url { url: url.to_string(), reason })?;
         tokio::select! {
-            outcome = self.follow(url, etag) => outcome,
-            () = self.clock.sleep(self.limits.deadline) => {
-                Err(FetchError::Timeout { url: url.to_string(), deadline: self.limits.deadline })
+            outcome = self.follow(url, etag, limits) => outcome,
+            () = self.network.clock().sleep(limits.deadline) => {
+                Err(FetchError::Timeout { url: url.to_string(), deadline: limits.deadline })
             }
         }
     }
 
-    async fn follow(&self, first: &Url, etag: Option<&str>) -> Result<FetchOutcome, FetchError> {
+    /// Says when the next fetch comes: a connection is kept for it only if that is soon, within [`KEPT_FOR`], and
+    /// there are not too many already.
+    pub fn rest(&self, next: Duration) {
+        let mut kept = self.kept();
+        if let Some(one) = kept.as_mut().filter(|_| next <= KEPT_FOR) {
+            one.room = one.room.take().or_else(|| self.network.room());
+        }
+        if next > KEPT_FOR || kept.as_ref().is_some_and(|one| one.room.is_none()) {
+            *kept = None;
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn follow(&self, first: &Url, etag: Option<&str>, limits: FetchLimits) -> Result<FetchOutcome, FetchError> {
         let mut url = first.clone();
         for redirects in 0..=MAX_REDIRECTS {
-            match self.ask(url, etag).await {
+            match self.ask(url, etag, limits).await {
                 Ok(Answer::Outcome(outcome)) => return Ok(outcome),
                 Ok(Answer::Redirect(target)) => url = target,
                 Err(error) if redirects == 0 => return Err(error),
@@ -232,47 +153,84 @@ impl Fetcher {
     }
 
     /// One request.
-    async fn ask(&self, url: Url, etag: Option<&str>) -> Result<Answer, FetchError> {
-        let mut request = self.client.get(url.clone()).header(header::ACCEPT, "application/json, */*;q=0.1");
+    async fn ask(&self, url: Url, etag: Option<&str>, limits: FetchLimits) -> Result<Answer, FetchError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("entente/", env!("CARGO_PKG_VERSION"))));
         if let Some(value) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
-            request = request.header(header::IF_NONE_MATCH, value);
+            headers.insert(header::IF_NONE_MATCH, value);
         }
-        let response = request.send().await.map_err(|error| explain(&url, &error))?;
+        let (connection, response) = self.send(&url, headers, limits).await?;
         let status = response.status();
-        match status {
-            StatusCode::NOT_MODIFIED if etag.is_some() => Ok(Answer::Outcome(FetchOutcome::NotModified)),
+        let answer = match status {
+            StatusCode::NOT_MODIFIED if etag.is_some() => Answer::Outcome(FetchOutcome::NotModified),
             StatusCode::MOVED_PERMANENTLY
             | StatusCode::FOUND
             | StatusCode::SEE_OTHER
             | StatusCode::TEMPORARY_REDIRECT
-            | StatusCode::PERMANENT_REDIRECT => redirect_target(&url, response.headers()).map(Answer::Redirect),
-            StatusCode::OK => self.body(url, response).await.map(Answer::Outcome),
-            _ => Err(FetchError::Status { url: url.to_string(), status }),
-        }
+            | StatusCode::PERMANENT_REDIRECT => return redirect_target(&url, response.headers()).map(Answer::Redirect),
+            StatusCode::OK => {
+                let body = body(url, response, limits.max_body_bytes);
+                Answer::Outcome(body.await?)
+            }
+            _ => return Err(FetchError::Status { url: url.to_string(), status }),
+        };
+        *self.kept() = Some(Kept { connection, room: None });
+        Ok(answer)
     }
 
-    async fn body(&self, url: Url, mut response: Response) -> Result<FetchOutcome, FetchError> {
-        let limit = self.limits.max_body_bytes;
-        if let Some(encoding) = response.headers().get(header::CONTENT_ENCODING)
-            && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-        {
-            let encoding = String::from_utf8_lossy(encoding.as_bytes()).chars().take(32).collect();
-            return Err(FetchError::Encoding { url: url.to_string(), encoding });
+    /// Sends a request over the connection kept, or over a new one.
+    async fn send(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        limits: FetchLimits,
+    ) -> Result<(Connection, Response<Incoming>), FetchError> {
+        let kept = self.kept().take().map(|kept| kept.connection);
+        let now = self.network.clock().now();
+        if let Some(mut connection) = kept.filter(|kept| kept.serves(url, &self.trust, now)) {
+            // The server may have closed it in this moment; a GET may be repeated.
+            match connection.get(url, headers.clone()).await {
+                Ok(response) => return Ok((connection, response)),
+                Err(error) => tracing::debug!(%url, %error, "connection kept is of no use any more"),
+            }
         }
-        if response.content_length().is_some_and(|length| length > limit as u64) {
+        let maker = Maker {
+            network: &self.network,
+            guard: &self.guard,
+            tls: &self.tls,
+            trust: &self.trust,
+            deadline: limits.deadline,
+        };
+        let mut connection = maker.connect(url).await?;
+        let response = connection.get(url, headers).await?;
+        Ok((connection, response))
+    }
+}
+
+async fn body(url: Url, response: Response<Incoming>, limit: usize) -> Result<FetchOutcome, FetchError> {
+    let (head, mut body) = response.into_parts();
+    if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        let encoding = String::from_utf8_lossy(encoding.as_bytes()).chars().take(32).collect();
+        return Err(FetchError::Encoding { url: url.to_string(), encoding });
+    }
+    if body.size_hint().lower() > limit as u64 {
+        return Err(FetchError::TooLarge { url: url.to_string(), limit });
+    }
+    let etag = head.headers.get(header::ETAG).and_then(|value| value.to_str().ok()).map(str::to_string);
+    let etag = etag.filter(|etag| etag.len() <= MAX_ETAG_BYTES);
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| classify(&url, Stage::Http, &error))?;
+        let Some(chunk) = frame.data_ref() else { continue };
+        if bytes.len() + chunk.len() > limit {
             return Err(FetchError::TooLarge { url: url.to_string(), limit });
         }
-        let etag = response.headers().get(header::ETAG).and_then(|value| value.to_str().ok()).map(str::to_string);
-        let etag = etag.filter(|etag| etag.len() <= MAX_ETAG_BYTES);
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| explain(&url, &error))? {
-            if bytes.len() + chunk.len() > limit {
-                return Err(FetchError::TooLarge { url: url.to_string(), limit });
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(FetchOutcome::Body { bytes: bytes.into(), etag, url })
+        bytes.extend_from_slice(chunk);
     }
+    Ok(FetchOutcome::Body { bytes: bytes.into(), etag, url })
 }
 
 fn check_url(url: &Url) -> Result<(), &'static str> {

@@ -263,6 +263,10 @@ fn show_text(relationship: &Relationship) -> String {
     let mut text = line("Trust domain", &relationship.trust_domain);
     text.push_str(&line("Health", &coloured(relationship.health.as_str(), health_colours(relationship.health).1)));
     text.push_str(&line("Bundle endpoint URL", &relationship.url));
+    for url in &relationship.failover_urls {
+        let in_use = if relationship.url_in_use.as_ref() == Some(url) { " (in use)" } else { "" };
+        text.push_str(&line("Failover URL", &format!("{url}{in_use}")));
+    }
     text.push_str(&line("Profile", relationship.profile.as_str()));
     if let Some(id) = &relationship.endpoint_spiffe_id {
         text.push_str(&line("Endpoint SPIFFE ID", id));
@@ -344,6 +348,10 @@ pub(super) fn waiting_text(waiting: &WaitingBundle) -> String {
         (None, OfferReason::Hold) => "a change waits for approve or reject".to_owned(),
         (None, OfferReason::Pinned) => "the partner serves another bundle".to_owned(),
         (None, OfferReason::Emptied) => "a bundle without keys waits for approve or reject".to_owned(),
+        (None, OfferReason::SharedKey) => {
+            "a bundle with a key of another partner waits for approve or reject".to_owned()
+        }
+        (None, OfferReason::SequenceLeap) => "a bundle with a leaping sequence waits for approve or reject".to_owned(),
     };
     let mut text = line("Waiting", &coloured(&what, AnsiColor::Yellow));
     text.push_str(&line("  SHA-256", &waiting.digest));

@@ -156,7 +156,10 @@ impl Domain {
                 "oidc": {"issuer": layout.oidc_url()},
             }],
             "relationships": self.options.relationships,
-            "refresh": {"min_interval": self.options.min_refresh_interval},
+            "refresh": {
+                "min_interval": self.options.min_refresh_interval,
+                "allow_addresses": ["127.0.0.0/8", "::1"],
+            },
             "health": health(layout.ports().gateway_health),
         });
         let file = write_config(layout, "gateway", &config)?;

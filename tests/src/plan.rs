@@ -110,7 +110,7 @@ impl Plan {
                 "endpoint_id": format!("spiffe://{name}/entente/gateway"),
                 "oidc": {"issuer": format!("https://127.0.0.1:{}/{name}", ports.web)},
             }],
-            "refresh": {"min_interval": "1s"},
+            "refresh": {"min_interval": "1s", "allow_addresses": ["127.0.0.1"]},
         });
         Ok(Self {
             name: name.to_owned(),

@@ -45,7 +45,15 @@ impl Scene {
             "profile": "https_web",
             "ca_file": plan.web_ca(),
         }));
-        let plan = plan.gateway("refresh", json!({"min_interval": "1s", "timeout": "2s", "max_body_bytes": 100_000}));
+        let plan = plan.gateway(
+            "refresh",
+            json!({
+                "min_interval": "1s",
+                "timeout": "2s",
+                "max_body_bytes": 100_000,
+                "allow_addresses": ["127.0.0.1"],
+            }),
+        );
         let mut domain = Domain::from_plan(plan);
         domain.start_all().await?;
         wait::until("the good bundle arrived", || async {

@@ -1,7 +1,7 @@
 //! One gateway, every partner of the hostile table at once, and good partners beside them: each bad one shows its own
 //! error and keeps the bundle accepted before, no good one notices, and the gateway stays small and ends when told to.
 
-use std::{collections::HashMap, fs, time::Duration};
+use std::{collections::HashMap, fs, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use entente_tests::{
@@ -10,6 +10,7 @@ use entente_tests::{
     hostile::{
         authority::WebAuthority,
         connection::Connection,
+        dns::Dns,
         good::{GoodPartners, TICK},
         rows::ROWS,
         server::HostilePartner,
@@ -22,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 /// Good partners beside the bad ones.
-const GOOD_PARTNERS: usize = 24;
+const GOOD_PARTNERS: usize = 100;
 
 /// The gateway's floor, which is the interval of the good partners.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -151,9 +152,10 @@ async fn none_touches_the_gateway_or_another_partner() -> Result<()> {
     for relationship in good.relationships(&web, &plan.file("."))? {
         plan.relationship(relationship);
     }
+    let dns = Arc::new(Dns::start().await?);
     let mut hostile = Vec::new();
     for row in ROWS {
-        let partner = HostilePartner::start(row, &web, good.first_keys()?).await?;
+        let partner = HostilePartner::start(row, &web, good.first_keys()?, &dns).await?;
         plan.relationship(partner.relationship(&web, &plan.file("."))?);
         hostile.push(partner);
     }
@@ -162,6 +164,8 @@ async fn none_touches_the_gateway_or_another_partner() -> Result<()> {
         "max_interval": "4s",
         "timeout": "3s",
         "max_body_bytes": 1 << 20,
+        "allow_addresses": ["127.0.0.1"],
+        "nameservers": [dns.address()],
     });
     let mut domain = Domain::from_plan(plan.gateway("refresh", refresh).gateway("log_level", json!("info")));
     domain.start_issuer().await?;
@@ -192,6 +196,10 @@ async fn none_touches_the_gateway_or_another_partner() -> Result<()> {
         sleep(Duration::from_millis(500)).await;
     }
     ensure!(delivered(&domain, &hostile).await? == at_issuer, "a refused bundle reached the issuer");
+
+    for partner in &hostile {
+        ensure!(partner.trapped() == 0, "{:?}: {} forbidden connections", partner.row, partner.trapped());
+    }
 
     // It ends at once although many of them hang, and begins again among them with everything it held.
     let elapsed = domain.stop_service(Service::Gateway).await?;

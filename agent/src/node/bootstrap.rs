@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use service_kit::{
     clock::SharedClock,
-    fetch::{FetchError, FetchLimits, FetchOutcome, Fetcher},
-    tls::{TlsError, WebRoots, web_client_config},
+    fetch::{AddressGuard, FetchError, FetchLimits, FetchOutcome, Fetcher, Network, Proxy, ProxyError},
+    tls::{ServerTrust, TlsError, WebRoots},
 };
 use time::OffsetDateTime;
 use url::Url;
@@ -64,6 +64,9 @@ pub enum BootstrapError {
     /// The URL cannot be fetched.
     #[error("trust bundle cannot be fetched: {0}")]
     Fetch(#[from] FetchError),
+    /// The proxy named by the environment cannot be used.
+    #[error("trust bundle cannot be fetched: HTTPS_PROXY or NO_PROXY is wrong: {0}")]
+    Proxy(#[from] ProxyError),
     /// The system's roots cannot be used.
     #[error("trust bundle cannot be fetched: {0}")]
     Tls(#[from] TlsError),
@@ -182,9 +185,11 @@ async fn read(path: PathBuf) -> Result<Vec<u8>, BootstrapError> {
 
 async fn fetch(url: &Url, clock: &SharedClock) -> Result<Vec<u8>, BootstrapError> {
     let limits = FetchLimits { deadline: FETCH_DEADLINE, max_body_bytes: MAX_BUNDLE_BYTES };
-    let tls = web_client_config(&WebRoots::System, Arc::clone(clock), &[])?;
-    let fetcher = Fetcher::new(&tls, limits, Arc::clone(clock))?;
-    match fetcher.get(url, None).await? {
+    let trust = ServerTrust::web(&WebRoots::System, Arc::clone(clock))?;
+    let network = Network::new(&[], Proxy::from_environment()?, Arc::clone(clock));
+    // The URL is the operator's own, so it may lead anywhere.
+    let fetcher = Fetcher::new(network, trust, AddressGuard::open())?;
+    match fetcher.get(url, None, limits).await? {
         FetchOutcome::Body { bytes, .. } => Ok(bytes),
         FetchOutcome::NotModified => {
             Err(BootstrapError::Content { place: url.to_string(), reason: "the server sent no document".into() })

@@ -326,16 +326,24 @@ impl Parts {
                 Box::new(FileSource::new(name, path.clone(), *format, interval, clock))
             }
             SourceSettings::WorkloadApi { socket } => Box::new(WorkloadApiSource::new(name, socket.clone())),
-            SourceSettings::Url { url, profile, ca_file, bootstrap_bundle_file } => {
+            SourceSettings::Url { url, profile, ca_file, bootstrap_bundle_file, allow_addresses } => {
                 let endpoint = UrlEndpoint {
                     trust_domain: name,
                     url: url.clone(),
                     profile: profile.clone(),
                     ca_file: ca_file.clone(),
                     bootstrap_bundle_file: bootstrap_bundle_file.clone(),
+                    allow_addresses: allow_addresses.clone(),
                 };
                 let (served, partners) = (Arc::clone(&self.served), Arc::clone(&self.partners));
-                Box::new(UrlSource::new(endpoint, self.settings.refresh, served, partners, clock))
+                Box::new(UrlSource::new(
+                    endpoint,
+                    self.settings.refresh,
+                    Arc::clone(&self.fetching),
+                    served,
+                    partners,
+                    clock,
+                ))
             }
         }))
     }

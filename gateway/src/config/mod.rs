@@ -26,7 +26,7 @@ pub use publishers::{
     AzureBlobPlace, BundleFormat, ClusterTrustBundlePlace, ConfigMapPlace, FilePlace, GcsPlace, Publisher, S3Place,
     TrustAnchorPlace,
 };
-pub use refresh::{Accept, Refresh};
+pub use refresh::{Accept, Proxy, Refresh};
 pub use relationships::{ProfileName, Relationship};
 pub use resources::Resources;
 pub use trust_domains::{

@@ -1,6 +1,6 @@
 //! Limits of fetching and of accepting.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -35,6 +35,30 @@ pub struct Refresh {
     pub compare_interval: HumanDuration,
     /// What no accepted bundle may exceed.
     pub accept: Accept,
+    /// Networks (`10.0.0.0/8`, `fd00::/8`) or addresses that are not public and may be asked all the same. Without them
+    /// nothing is fetched from private, loopback, link-local and other special addresses.
+    pub allow_addresses: Vec<String>,
+    /// Name servers (`10.0.0.53`, `10.0.0.53:5353`, `[fd00::53]:53`) instead of those of `/etc/resolv.conf`.
+    pub nameservers: Vec<String>,
+    /// An HTTP proxy on the way to partners, instead of what `HTTPS_PROXY` and `NO_PROXY` say.
+    pub proxy: Option<Proxy>,
+}
+
+/// An HTTP proxy.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Proxy {
+    /// `http://host:port`.
+    pub url: String,
+    /// Hosts, domains (with all names below them), addresses and networks that are reached without it.
+    #[serde(default)]
+    pub no_proxy: Vec<String>,
+    /// User name, if it wants one.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// File with the password.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
 }
 
 /// Limits of what is accepted from partners, whoever wants it in force.
@@ -72,6 +96,9 @@ impl Default for Refresh {
             default_maximum_age: None,
             compare_interval: HumanDuration(Duration::from_secs(60)),
             accept: Accept::default(),
+            allow_addresses: Vec::new(),
+            nameservers: Vec::new(),
+            proxy: None,
         }
     }
 }

@@ -21,6 +21,14 @@ pub struct Relationship {
     pub local_trust_domains: Vec<String>,
     /// Bundle endpoint URL.
     pub url: String,
+    /// Further URLs of the same bundle, asked in this order when `url` gives none. Profile, SPIFFE ID and authorities are
+    /// the same for all.
+    #[serde(default)]
+    pub failover_urls: Vec<String>,
+    /// Networks (`10.0.0.0/8`, `fd00::/8`) or addresses that are not public and may be asked for this partner's bundle,
+    /// besides those of `refresh.allow_addresses`.
+    #[serde(default)]
+    pub allow_addresses: Vec<String>,
     /// Bundle endpoint profile.
     pub profile: ProfileName,
     /// SPIFFE ID the endpoint must present; required with `https_spiffe`.

@@ -130,6 +130,9 @@ pub struct UrlSource {
     /// SPIFFE JSON bundle of the endpoint's trust domain, used until a bundle is held; `https_spiffe` only.
     #[serde(default)]
     pub bootstrap_bundle_file: Option<PathBuf>,
+    /// As for a partner: networks that are not public and may be asked, besides those of `refresh.allow_addresses`.
+    #[serde(default)]
+    pub allow_addresses: Vec<String>,
 }
 
 /// How an issuer is reached: `socket_path`, or `address` together with `workload_api_socket`.

@@ -45,6 +45,10 @@ pub enum OfferReason {
     Pinned,
     /// It has no keys.
     Emptied,
+    /// Another trust domain has one of its keys, and no certificate proves whose it is.
+    SharedKey,
+    /// Its sequence leaves no room for later ones.
+    SequenceLeap,
 }
 
 impl OfferReason {
@@ -54,12 +58,16 @@ impl OfferReason {
             Self::Hold => "hold",
             Self::Pinned => "pinned",
             Self::Emptied => "emptied",
+            Self::SharedKey => "shared_key",
+            Self::SequenceLeap => "sequence_leap",
         }
     }
 
     /// The reason of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Hold, Self::Pinned, Self::Emptied].into_iter().find(|reason| reason.as_str() == name)
+        [Self::Hold, Self::Pinned, Self::Emptied, Self::SharedKey, Self::SequenceLeap]
+            .into_iter()
+            .find(|reason| reason.as_str() == name)
     }
 }
 

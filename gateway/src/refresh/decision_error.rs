@@ -29,6 +29,23 @@ pub enum DecisionError {
          force. If this is intended, approve it, refresh once with accept_emptied or remove the relationship"
     )]
     Emptied,
+    /// There never was a key.
+    #[error(
+        "the partner's bundle has no keys, so nobody could be verified with it; held back. If this is intended, approve \
+         it or refresh once with accept_emptied; otherwise the partner has to publish its keys"
+    )]
+    NoKeys,
+    /// The sequence grew beyond what leaves room for later ones.
+    #[error(
+        "the partner's bundle leaps from sequence {from} to {to}, which leaves no room for later ones; held back. If this \
+         is intended, approve it"
+    )]
+    Leapt {
+        /// The highest sequence accepted.
+        from: u64,
+        /// Sequence of the bundle fetched.
+        to: u64,
+    },
     /// All keys are gone, and that is never accepted.
     #[error(
         "the partner's bundle has no keys any more, which revokes all trust in it; refused, because the relationship \

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use super::{
     control::{Control, Controls, Frozen, Offer, OfferReason},
     decision_error::{DecisionError, MIN_DIGEST_DIGITS},
-    limits::{AcceptanceLimits, LimitError, public_keys},
+    limits::{AcceptanceLimits, LimitError, Owner, check_owners, public_keys},
     policy::{Emptied, Mode, Policy},
     states::States,
 };
@@ -63,8 +63,20 @@ pub enum Outcome {
     Kept,
 }
 
+/// A sequence that grows by more at once is held back, because nobody could publish a higher one afterwards: room for
+/// two years of a clock that counts nanoseconds.
+pub const MAX_SEQUENCE_STEP: u64 = 1 << 56;
+
+/// A first sequence beyond this is held back.
+pub const MAX_FIRST_SEQUENCE: u64 = 1 << 62;
+
 enum Judgement {
     Unchanged,
+    /// The sequence grew beyond what leaves room for later ones.
+    Leapt {
+        from: u64,
+        to: u64,
+    },
     Emptied(BundleChange),
     Changed(BundleChange),
 }
@@ -149,7 +161,11 @@ impl Decisions {
                 self.withdraw(&partner, control, fetched.by).await?;
                 return Ok(Outcome::Unchanged(held.map(|held| held.digest.clone()).unwrap_or_default()));
             }
-            Judgement::Emptied(_) | Judgement::Changed(_) if control.frozen.is_some() => return Ok(Outcome::Kept),
+            _ if control.frozen.is_some() => return Ok(Outcome::Kept),
+            Judgement::Leapt { from, to } => {
+                self.offer(control, &fetched, OfferReason::SequenceLeap).await?;
+                return Err(DecisionError::Leapt { from, to });
+            }
             Judgement::Emptied(change) => {
                 let accepted = fetched.options.accept_emptied || fetched.policy.emptied == Emptied::Accept;
                 match (fetched.policy.mode, accepted, fetched.policy.emptied) {
@@ -158,12 +174,17 @@ impl Decisions {
                     (_, false, Emptied::Refuse) => return Err(DecisionError::EmptiedRefused),
                     (_, false, _) => {
                         self.offer(control, &fetched, OfferReason::Emptied).await?;
-                        return Err(DecisionError::Emptied);
+                        return Err(if change.first { DecisionError::NoKeys } else { DecisionError::Emptied });
                     }
                 }
             }
             Judgement::Changed(change) => {
-                self.check(bundle)?;
+                if let Err(error) = self.check(bundle) {
+                    if matches!(error, LimitError::DoubtfulKey { .. }) {
+                        self.offer(control, &fetched, OfferReason::SharedKey).await?;
+                    }
+                    return Err(error.into());
+                }
                 match fetched.policy.mode {
                     Mode::Auto => change,
                     // Another sequence or refresh hint changes nobody's trust.
@@ -221,7 +242,7 @@ impl Decisions {
         if policy.mode == Mode::Pinned {
             return Err(DecisionError::Pinned { partner: partner.clone(), digest: offer.digest.clone() });
         }
-        self.check(&offer.bundle)?;
+        self.check_for_operator(&offer.bundle, Some(&offer))?;
         let held = self.partners.get(partner);
         let change = bundle_change::difference(held.as_ref().map(|held| &*held.bundle), &offer.bundle);
         let accepted = self.held_bundle((*offer.bundle).clone(), &offer.document);
@@ -342,7 +363,8 @@ impl Decisions {
             name: name.to_owned(),
             cause,
         })?;
-        self.check(&parsed.bundle)?;
+        let shown = control.offer.as_deref().filter(|offer| offer.digest == named.digest);
+        self.check_for_operator(&parsed.bundle, shown)?;
         let held = self.partners.get(partner);
         let change = bundle_change::difference(held.as_ref().map(|held| &*held.bundle), &parsed.bundle);
         let restored = self.held_bundle(parsed.bundle, &named.document);
@@ -458,6 +480,8 @@ impl Decisions {
                 OfferReason::Hold => "the relationship's mode is hold",
                 OfferReason::Pinned => "the relationship's mode is pinned",
                 OfferReason::Emptied => "it has no keys",
+                OfferReason::SharedKey => "another trust domain has one of its keys",
+                OfferReason::SequenceLeap => "its sequence leaves no room for later ones",
             },
         })
         .await?;
@@ -488,10 +512,24 @@ impl Decisions {
             let owner = published.bundle.trust_domain();
             own.extend(public_keys(&published.bundle).map(|(_, _, key)| (key, owner.clone())));
         }
-        self.limits.check(bundle, self.clock.now(), |key| {
-            let own = own.get(key).filter(|owner| *owner != partner).cloned();
-            own.or_else(|| self.partners.other_owner(partner, key))
+        self.limits.check(bundle, self.clock.now())?;
+        check_owners(bundle, |key| {
+            if let Some(owner) = own.get(key).filter(|owner| *owner != partner) {
+                return Some(Owner::Served(owner.clone()));
+            }
+            let other = self.partners.get(&self.partners.other_owner(partner, key)?)?;
+            Some(Owner::Partner(Arc::clone(&other.bundle)))
         })
+    }
+
+    /// As [`Self::check`], but an operator who was shown that a key is another partner's too may decide whose it is.
+    fn check_for_operator(&self, bundle: &Bundle, shown: Option<&Offer>) -> Result<(), LimitError> {
+        match self.check(bundle) {
+            Err(LimitError::DoubtfulKey { .. }) if shown.is_some_and(|it| it.reason == OfferReason::SharedKey) => {
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     fn held_bundle(&self, bundle: Bundle, document: &[u8]) -> HeldBundle {
@@ -553,7 +591,12 @@ fn check(order: &Order<'_>) -> Result<(), DecisionError> {
 fn judge(held: Option<&HeldBundle>, control: &Control, fetched: &Fetched<'_>) -> Result<Judgement, DecisionError> {
     let bundle = &fetched.bundle;
     let Some(held) = held else {
-        return Ok(Judgement::Changed(bundle_change::difference(None, bundle)));
+        let change = bundle_change::difference(None, bundle);
+        return Ok(match bundle.sequence() {
+            Some(to) if to > MAX_FIRST_SEQUENCE => Judgement::Leapt { from: 0, to },
+            _ if bundle.is_empty() => Judgement::Emptied(change),
+            _ => Judgement::Changed(change),
+        });
     };
     if same(&held.bundle, bundle) {
         return Ok(Judgement::Unchanged);
@@ -562,6 +605,11 @@ fn judge(held: Option<&HeldBundle>, control: &Control, fetched: &Fetched<'_>) ->
     // A bundle without a sequence must not make room for an older one later.
     let before = (*held.bundle).clone().with_sequence(control.highest_sequence.max(held.bundle.sequence()));
     let emptied = bundle.is_empty() && !held.bundle.is_empty();
+    if let (Some(from), Some(to)) = (before.sequence(), bundle.sequence())
+        && to.saturating_sub(from) > MAX_SEQUENCE_STEP
+    {
+        return Ok(Judgement::Leapt { from, to });
+    }
     match bundle_change::compare(Some(&before), bundle) {
         Comparison::Rollback { held, fetched: found } if !(fetched.options.accept_rollback || fetched.new_start) => {
             Err(DecisionError::Rollback { held, fetched: found })

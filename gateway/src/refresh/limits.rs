@@ -1,6 +1,6 @@
 //! What no bundle may be, whoever wants it in force.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use federation_specs::{bundle::Bundle, id::TrustDomain, public_key::KeyKind};
 use schemars::JsonSchema;
@@ -107,7 +107,18 @@ pub enum LimitError {
         /// What is wrong with them.
         reason: String,
     },
-    /// A key that another trust domain uses already.
+    /// A key that another trust domain uses already, and of which nobody can tell whose it is.
+    #[error(
+        "{key} of the partner's bundle is also a key of trust domain `{owner}`, and no certificate proves whose it is; \
+         held back, the bundle held stays in force. Ask both whose key it is, then approve or reject the bundle"
+    )]
+    DoubtfulKey {
+        /// Which key.
+        key: String,
+        /// Whose it is as well.
+        owner: TrustDomain,
+    },
+    /// A key that another trust domain uses already, and rightly.
     #[error(
         "{key} of the partner's bundle is also a key of trust domain `{owner}`: whoever holds it could speak for both, so \
          it is refused; each trust domain needs keys of its own"
@@ -134,21 +145,16 @@ pub fn public_keys(bundle: &Bundle) -> impl Iterator<Item = (String, KeyKind, Ve
 }
 
 impl AcceptanceLimits {
-    /// Whether the bundle keeps every limit at `now`. `owner` names another trust domain that uses a key (DER) already.
+    /// Whether the bundle keeps every limit at `now`.
     ///
     /// # Errors
     /// The first rule it breaks.
-    pub fn check(
-        &self,
-        bundle: &Bundle,
-        now: OffsetDateTime,
-        owner: impl Fn(&[u8]) -> Option<TrustDomain>,
-    ) -> Result<(), LimitError> {
+    pub fn check(&self, bundle: &Bundle, now: OffsetDateTime) -> Result<(), LimitError> {
         let found = bundle.x509_authorities().len() + bundle.jwt_authorities().len();
         if found > self.max_keys {
             return Err(LimitError::TooManyKeys { found, limit: self.max_keys });
         }
-        for (key, kind, der) in public_keys(bundle) {
+        for (key, kind, _) in public_keys(bundle) {
             if !self.key_types.contains(&KeyType::of(kind)) {
                 return Err(LimitError::KeyType { key, kind: KeyType::of(kind).as_str() });
             }
@@ -157,12 +163,68 @@ impl AcceptanceLimits {
             {
                 return Err(LimitError::ShortRsaKey { key, bits, limit: self.min_rsa_bits });
             }
-            if let Some(owner) = owner(&der) {
-                return Err(LimitError::SharedKey { key, owner });
-            }
         }
         valid_root(bundle, now)
     }
+}
+
+/// Another trust domain that uses a key already.
+#[derive(Debug, Clone)]
+pub enum Owner {
+    /// One that is served here; its keys are nobody else's.
+    Served(TrustDomain),
+    /// A partner, with its bundle in force.
+    Partner(Arc<Bundle>),
+}
+
+/// Whether every key of the bundle may be one of its trust domain. `owner` names another trust domain that uses a key
+/// (DER) already.
+///
+/// Of two partners with one key it belongs to the one that proves it: its root certificate carries the URI
+/// `spiffe://<trust domain>` and is signed with that very key. So nobody can keep a partner from its next key by
+/// publishing it first.
+///
+/// # Errors
+/// [`LimitError::SharedKey`], [`LimitError::DoubtfulKey`].
+pub fn check_owners(bundle: &Bundle, owner: impl Fn(&[u8]) -> Option<Owner>) -> Result<(), LimitError> {
+    let mut doubtful = None;
+    for (key, _, der) in public_keys(bundle) {
+        let other = match owner(&der) {
+            None => continue,
+            Some(Owner::Served(owner)) => return Err(LimitError::SharedKey { key, owner }),
+            Some(Owner::Partner(other)) => other,
+        };
+        let owner = other.trust_domain().clone();
+        match (proves(bundle, &der), proves(&other, &der)) {
+            (true, false) => {}
+            (false, true) => return Err(LimitError::SharedKey { key, owner }),
+            _ => doubtful = doubtful.or(Some(LimitError::DoubtfulKey { key, owner })),
+        }
+    }
+    doubtful.map_or(Ok(()), Err)
+}
+
+/// Whether a root certificate of the bundle proves that the key (DER) belongs to the bundle's trust domain.
+pub fn proves(bundle: &Bundle, key: &[u8]) -> bool {
+    let name = format!("spiffe://{}", bundle.trust_domain());
+    bundle.x509_authorities().iter().any(|authority| {
+        let certificate = authority.certificate();
+        certificate.names().uris.contains(&name)
+            && certificate.public_key().is_ok_and(|public| public.spki_der() == key)
+            && certificate.is_self_signed()
+    })
+}
+
+/// Why nobody can be verified with a bundle in force any more: every X.509 authority has expired.
+pub fn expired(bundle: &Bundle, now: OffsetDateTime) -> Option<String> {
+    let last = bundle.x509_authorities().iter().map(|root| root.not_after()).max()?;
+    let shown = last.format(&Rfc3339).unwrap_or_else(|_| last.unix_timestamp().to_string());
+    (last < now).then(|| {
+        format!(
+            "every X.509 authority of the bundle held has expired, the last one at {shown}, so nobody of the partner can \
+             be verified; the partner has to publish its present one"
+        )
+    })
 }
 
 fn valid_root(bundle: &Bundle, now: OffsetDateTime) -> Result<(), LimitError> {

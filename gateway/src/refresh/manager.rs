@@ -12,13 +12,15 @@ use federation_specs::{id::TrustDomain, profile::EndpointProfile};
 use futures::FutureExt as _;
 use serde_json::json;
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     decision_error::DecisionError,
     decisions::Decisions,
     deliver::Deliveries,
+    lanes::Lanes,
+    limits::expired,
     policy::Drift,
     relationship::{ByIssuer, Definition, IssuerRelationship, ManagedRelationship, merge},
     requests::{MAX_WAITING, NotTaken, Request, Requests},
@@ -33,9 +35,6 @@ use crate::{
     settings::{ConfiguredRelationship, Document, RelationshipRules},
     store::{StoreError, relationships::RefreshState},
 };
-
-/// Fetches going on at the same time.
-pub const MAX_CONCURRENT_FETCHES: usize = 2048;
 
 /// How often the ages of bundles are looked at.
 pub const AGE_CHECK: Duration = Duration::from_secs(1);
@@ -141,7 +140,7 @@ impl Manager {
         let idle = updater.store().refresh_states().await?;
         let definitions: Vec<_> = configured.iter().map(|item| (item.trust_domain.clone(), recorded(item))).collect();
         updater.store().record_configuration(&definitions).await?;
-        let shared = Shared { updater, deliveries, fetches: Semaphore::new(MAX_CONCURRENT_FETCHES) };
+        let shared = Shared { updater, deliveries, lanes: Lanes::new() };
         let by_partner = |items: Vec<IssuerRelationship>| {
             items.into_iter().map(|item| (item.trust_domain.clone(), item)).collect::<BTreeMap<_, _>>()
         };
@@ -520,6 +519,11 @@ impl Manager {
         let held = self.inner.shared.updater.partners().get(&definition.trust_domain);
         let control = self.decisions().control(&definition.trust_domain);
         let now = self.inner.shared.updater.clock().now();
+        // What is wrong with the bundle in force although the partner answers.
+        let worry = held.as_ref().and_then(|held| {
+            let contested = || self.inner.shared.updater.partners().contested(&definition.trust_domain);
+            expired(&held.bundle, now).or_else(contested)
+        });
         let deliveries = definition.receivers.iter().map(|local| {
             let state = self.inner.shared.deliveries.state(local, &definition.trust_domain);
             api::Delivery {
@@ -540,11 +544,16 @@ impl Manager {
             trust_domain: definition.trust_domain.to_string(),
             local_trust_domains: definition.receivers.iter().map(ToString::to_string).collect(),
             url: definition.url.to_string(),
+            failover_urls: definition.failover_urls.iter().map(ToString::to_string).collect(),
+            url_in_use: status
+                .etag_url
+                .clone()
+                .filter(|in_use| definition.failover_urls.iter().any(|url| url.to_string() == *in_use)),
             profile,
             endpoint_spiffe_id,
             origin: definition.origin,
             managed: definition.managed.clone(),
-            health: health(status, held.is_some(), control.expired_at.is_some()),
+            health: health(status, held.is_some(), control.expired_at.is_some(), worry.is_some()),
             mode: definition.policy.mode,
             emptied: definition.policy.emptied,
             drift: definition.policy.drift,
@@ -554,7 +563,7 @@ impl Manager {
             waiting: control
                 .offer
                 .map(|offer| api::WaitingBundle::new(&offer, held.as_ref().map(|held| &*held.bundle))),
-            last_error: status.last_error.clone(),
+            last_error: status.last_error.clone().or(worry),
             last_attempt: status.last_attempt,
             last_success: status.last_success,
             bundle_age_seconds: held.as_ref().map(|held| {
@@ -609,15 +618,22 @@ fn recorded(item: &ConfiguredRelationship) -> String {
         Some(Document::File(path)) => definition["bootstrap_bundle_file"] = path.display().to_string().into(),
         Some(Document::Inline(bundle)) => definition["bootstrap_bundle"] = content_digest(bundle).into(),
     }
+    if !item.failover_urls.is_empty() {
+        definition["failover_urls"] = item.failover_urls.iter().map(ToString::to_string).collect();
+    }
+    if !item.allow_addresses.is_empty() {
+        definition["allow_addresses"] = item.allow_addresses.iter().map(ToString::to_string).collect();
+    }
     canonical(&definition)
 }
 
-fn health(status: &RefreshState, held: bool, expired: bool) -> Health {
+fn health(status: &RefreshState, held: bool, expired: bool, worry: bool) -> Health {
     if expired {
         return Health::Expired;
     }
     match (&status.last_error, status.last_success, held) {
         (None, None, _) => Health::Pending,
+        (None, Some(_), _) if worry => Health::Degraded,
         (None, Some(_), _) => Health::Healthy,
         (Some(_), _, true) => Health::Degraded,
         (Some(_), _, false) => Health::Failing,

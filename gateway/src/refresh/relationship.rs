@@ -15,6 +15,8 @@ use federation_specs::{
     proto::types::FederationRelationship,
 };
 
+use ipnet::IpNet;
+
 use super::policy::Policy;
 use crate::{
     api::{Origin, managed::Managed},
@@ -102,6 +104,10 @@ pub struct Definition {
     pub trust_domain: TrustDomain,
     /// Bundle endpoint URL.
     pub url: EndpointUrl,
+    /// Further URLs of the same bundle, in the order they are asked.
+    pub failover_urls: Vec<EndpointUrl>,
+    /// Networks that are not public and may be asked for it, besides those of every relationship.
+    pub allow_addresses: Vec<IpNet>,
     /// Bundle endpoint profile.
     pub profile: EndpointProfile,
     /// Who defined it.
@@ -123,7 +129,15 @@ pub struct Definition {
 impl Definition {
     /// Whether both fetch from the same place in the same way.
     pub fn same_endpoint(&self, other: &Self) -> bool {
-        self.url == other.url && self.profile == other.profile && self.ca == other.ca
+        self.urls().eq(other.urls())
+            && self.allow_addresses == other.allow_addresses
+            && self.profile == other.profile
+            && self.ca == other.ca
+    }
+
+    /// Every URL of the bundle, the first one first.
+    pub fn urls(&self) -> impl Iterator<Item = &EndpointUrl> {
+        std::iter::once(&self.url).chain(&self.failover_urls)
     }
 }
 
@@ -158,6 +172,8 @@ pub fn merge(
                 merged = Some(Definition {
                     trust_domain: item.trust_domain.clone(),
                     url: item.url.clone(),
+                    failover_urls: Vec::new(),
+                    allow_addresses: Vec::new(),
                     profile: item.profile.clone(),
                     origin: Origin::Issuer,
                     managed: None,
@@ -168,7 +184,7 @@ pub fn merge(
                     policy: default_policy,
                 });
             }
-            Some(definition) if definition.url == item.url && definition.profile == item.profile => {
+            Some(definition) if definition.urls().any(|url| *url == item.url) && definition.profile == item.profile => {
                 definition.receivers.insert(local.clone());
                 if definition.bootstrap.is_none() {
                     definition.bootstrap = item.bundle.clone().map(Bootstrap::Bundle);
@@ -189,6 +205,8 @@ fn definition(item: &ConfiguredRelationship, origin: Origin, managed: Option<Man
     Definition {
         trust_domain: item.trust_domain.clone(),
         url: item.url.clone(),
+        failover_urls: item.failover_urls.clone(),
+        allow_addresses: item.allow_addresses.clone(),
         profile: item.profile.clone(),
         origin,
         managed,
@@ -229,6 +247,8 @@ mod tests {
             trust_domain: td(name),
             local_trust_domains: receivers.iter().map(|name| td(name)).collect(),
             url: EndpointUrl::parse(url).unwrap(),
+            failover_urls: Vec::new(),
+            allow_addresses: Vec::new(),
             profile: EndpointProfile::HttpsWeb,
             ca: None,
             bootstrap: None,

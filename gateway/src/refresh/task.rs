@@ -1,21 +1,22 @@
 //! The life of one relationship: wait, fetch, wait again. Nothing here is shared with another relationship except the
-//! limit of fetches at the same time.
+//! places for fetches at the same time.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     decision_error::DecisionError,
     deliver::Deliveries,
+    lanes::{Lane, Lanes},
     relationship::Definition,
     requests::{Request, Requests},
     schedule::{Schedule, catch_up},
-    updater::{UpdateError, Updater},
+    updater::{Endpoint, UpdateError, Updater},
 };
 use crate::{audit::Actor, store::relationships::RefreshState};
 
@@ -27,7 +28,7 @@ const MAX_ERROR_BYTES: usize = 2048;
 pub(super) struct Shared {
     pub(super) updater: Updater,
     pub(super) deliveries: Arc<Deliveries>,
-    pub(super) fetches: Semaphore,
+    pub(super) lanes: Lanes,
 }
 
 /// One relationship's task.
@@ -54,7 +55,8 @@ impl Task {
         let held = self.shared.updater.partners().get(&definition.trust_domain);
         let hint = held.as_ref().and_then(|held| held.bundle.refresh_hint());
         let mut schedule = Schedule::new(*self.shared.updater.limits(), hint);
-        let known = held.is_some() && state.etag_url.as_deref() == Some(&definition.url.to_string());
+        let known = held.is_some() && definition.urls().any(|url| state.etag_url.as_deref() == Some(&url.to_string()));
+        let mut endpoint = Endpoint::default();
         // A partner never fetched comes before those whose bundle is only due.
         let mut wait = match known.then(|| self.first_wait(&state)) {
             Some(Duration::ZERO) => {
@@ -80,11 +82,13 @@ impl Task {
                         wait = self.first_wait(&state);
                         continue;
                     }
+                    endpoint = Endpoint::default();
                     None
                 }
             };
             // Boxed: a task that waits, as nearly all do, is to be small.
-            wait = Box::pin(self.refresh(&definition, &mut state, &mut schedule, request)).await;
+            wait = Box::pin(self.refresh(&definition, &mut endpoint, &mut state, &mut schedule, request)).await;
+            endpoint.rest(wait);
             if self.cancelled.is_cancelled() {
                 return;
             }
@@ -101,6 +105,7 @@ impl Task {
     async fn refresh(
         &self,
         definition: &Definition,
+        endpoint: &mut Endpoint,
         state: &mut RefreshState,
         schedule: &mut Schedule,
         request: Option<Request>,
@@ -108,11 +113,16 @@ impl Task {
         let shared = &*self.shared;
         let options = request.as_ref().map(|request| request.options).unwrap_or_default();
         let by = request.as_ref().map_or(Actor::Gateway, |request| request.by.clone());
-        // Never closed, so an error cannot happen; a fetch without a permit would only be one too many.
-        let permit = shared.fetches.acquire().await.ok();
-        state.last_attempt = Some(shared.updater.clock().now());
-        let outcome = shared.updater.update(definition, options, &by, state, &self.cancelled).await;
-        drop(permit);
+        let lane = if request.is_some() || state.consecutive_failures == 0 { Lane::Quick } else { Lane::Slow };
+        let clock = shared.updater.clock();
+        let outcome = tokio::select! {
+            place = shared.lanes.place(lane) => {
+                state.last_attempt = Some(clock.now());
+                let update = shared.updater.update(definition, options, &by, endpoint, state, &self.cancelled);
+                place.hold(clock, update).await
+            }
+            () = self.cancelled.cancelled() => Err(UpdateError::Cancelled),
+        };
         let now = shared.updater.clock().now();
         let metrics = shared.deliveries.metrics();
         if !matches!(outcome, Err(UpdateError::Cancelled)) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use federation_specs::{
-    bundle::{Bundle, BundleSet},
+    bundle::Bundle,
     bundle_json::{self, BundleJsonError, MAX_BUNDLE_BYTES},
     id::{SpiffeId, TrustDomain},
 };
@@ -84,9 +84,9 @@ pub async fn web_roots(definition: &Definition) -> Result<WebRoots, TrustError> 
 /// What an `https_spiffe` endpoint is verified with.
 #[derive(Debug, Clone)]
 pub struct EndpointTrust {
-    /// One bundle: that of the endpoint ID's trust domain.
-    pub bundles: BundleSet,
-    /// The bootstrap bundle, when it is the one in `bundles` rather than one held already.
+    /// That of the endpoint ID's trust domain.
+    pub bundle: Arc<Bundle>,
+    /// The bootstrap bundle, when it is `bundle` rather than one held already.
     pub bootstrap: Option<Arc<Bundle>>,
     /// Digest of the relationship's bootstrap bundle, to be remembered after a success.
     pub bootstrap_digest: Option<String>,
@@ -145,9 +145,7 @@ pub async fn endpoint_trust(
             return Err(TrustError::NoBundle { endpoint_id: endpoint_id.clone(), trust_domain: trust_domain.clone() });
         }
     };
-    let mut bundles = BundleSet::new();
-    bundles.insert(bundle);
-    Ok(EndpointTrust { bundles, bootstrap: used, bootstrap_digest })
+    Ok(EndpointTrust { bundle, bootstrap: used, bootstrap_digest })
 }
 
 /// The relationship's bootstrap bundle, if it has one for that trust domain.

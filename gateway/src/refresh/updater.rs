@@ -1,28 +1,25 @@
 //! One fetch of a partner's bundle: verify the endpoint, read within the limits, parse, compare, store.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use federation_specs::{
     bundle::Bundle,
-    bundle_json::{self, BundleJsonError},
-    profile::EndpointProfile,
+    bundle_json::{self, BundleJsonError, ParsedBundle},
+    profile::{EndpointProfile, EndpointUrl},
 };
-use rustls::ClientConfig;
 use service_kit::{
     clock::SharedClock,
-    fetch::{FetchError, FetchLimits, FetchOutcome, Fetcher},
-    tls::{BundleCell, PeerPolicy, TlsError, WebRoots, spiffe_client_config, web_client_config},
+    fetch::{FetchError, FetchLimits, FetchOutcome},
+    tls::WebRoots,
 };
-use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    clients::{Client, ClientError, Clients, Verification},
     decision_error::DecisionError,
     decisions::{Decisions, Fetched, Outcome},
+    failover::{Failover, share},
     policy::Mode,
     relationship::Definition,
     trust::{self, BootstrapRecord, EndpointTrust, TrustError},
@@ -37,9 +34,6 @@ use crate::{
     store::{Store, relationships::RefreshState},
 };
 
-/// How long the system's certificate authorities are kept before they are read again.
-const SYSTEM_ROOTS_KEPT: Duration = Duration::from_secs(60 * 60);
-
 /// Why a refresh changed nothing. The bundle held before stays in force.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,9 +41,9 @@ pub enum UpdateError {
     /// Nothing to verify the endpoint with.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// The TLS configuration cannot be made, for example of an unusable `ca_file`.
-    #[error("cannot set up TLS: {0}")]
-    Tls(#[from] TlsError),
+    /// There is no client, for example of an unusable `ca_file`.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// The fetch failed.
     #[error("{0}")]
     Fetch(#[from] FetchError),
@@ -59,6 +53,14 @@ pub enum UpdateError {
     /// Nobody could be verified with the bundle.
     #[error("{0}")]
     Unusable(#[from] Unusable),
+    /// None of several URLs gives a bundle.
+    #[error("none of the {count} URLs of the bundle gives one: {reasons}")]
+    NoUrl {
+        /// How many there are.
+        count: usize,
+        /// What went wrong with each.
+        reasons: String,
+    },
     /// The bundle is refused or held back.
     #[error(transparent)]
     Decision(#[from] DecisionError),
@@ -76,6 +78,29 @@ pub struct Update {
     pub refresh_hint: Option<Duration>,
 }
 
+/// What one relationship keeps from fetch to fetch.
+#[derive(Debug, Default)]
+pub struct Endpoint {
+    client: Client,
+    failover: Failover,
+}
+
+impl Endpoint {
+    /// Says when the next fetch comes.
+    pub fn rest(&self, next: Duration) {
+        self.client.rest(next);
+    }
+}
+
+/// What one URL gave.
+#[derive(Debug)]
+enum Given {
+    /// What is held already.
+    NotModified,
+    /// A bundle that can be used.
+    Document { bytes: Bytes, etag: Option<String>, parsed: Box<ParsedBundle> },
+}
+
 /// Fetches and accepts partner bundles. Shared by every relationship's task.
 #[derive(Debug)]
 pub struct Updater {
@@ -85,20 +110,21 @@ pub struct Updater {
     partners: Arc<PartnerBundles>,
     served: Arc<ServedDomains>,
     decisions: Decisions,
-    system_tls: Mutex<Option<(OffsetDateTime, Arc<ClientConfig>)>>,
+    clients: Arc<Clients>,
 }
 
 impl Updater {
-    /// An updater that has `decisions` decide what is put in force in `partners`.
+    /// An updater that fetches with `clients` and has `decisions` decide what is put in force in `partners`.
     pub fn new(
         limits: RefreshLimits,
+        clients: Arc<Clients>,
         clock: SharedClock,
         store: Store,
         partners: Arc<PartnerBundles>,
         served: Arc<ServedDomains>,
         decisions: Decisions,
     ) -> Self {
-        Self { limits, clock, store, partners, served, decisions, system_tls: Mutex::new(None) }
+        Self { limits, clock, store, partners, served, decisions, clients }
     }
 
     /// The limits of fetching.
@@ -136,30 +162,32 @@ impl Updater {
         definition: &Definition,
         options: RefreshRequest,
         by: &Actor,
+        endpoint: &mut Endpoint,
         state: &mut RefreshState,
         cancelled: &CancellationToken,
     ) -> Result<Update, UpdateError> {
         let partner = &definition.trust_domain;
         let trust = self.trust(definition, state).await?;
         let held = self.partners.get(partner);
-        let url = definition.url.to_string();
         let conditional = options == RefreshRequest::default() && trust.bootstrap().is_none();
         let known = conditional && self.stands_for_something(definition, held.as_deref(), state);
-        let etag = state.etag.as_deref().filter(|_| known && state.etag_url.as_deref() == Some(&url));
+        let etag = state.etag.as_deref().zip(state.etag_url.as_deref()).filter(|_| known);
 
-        let (bytes, etag) = match self.fetch(definition, &trust, etag, cancelled).await? {
-            FetchOutcome::NotModified => {
+        let verification = trust.verification();
+        let given = tokio::select! {
+            given = self.ask(definition, &verification, etag, endpoint) => given?,
+            () = cancelled.cancelled() => return Err(UpdateError::Cancelled),
+        };
+        let (url, bytes, etag, parsed) = match given {
+            (_, Given::NotModified) => {
                 let refresh_hint = held.and_then(|held| held.bundle.refresh_hint());
                 return Ok(Update { changed: false, refresh_hint });
             }
-            FetchOutcome::Body { bytes, etag, .. } => (Bytes::from(bytes), etag),
+            (url, Given::Document { bytes, etag, parsed }) => (url.to_string(), bytes, etag, parsed),
         };
-
-        let parsed = bundle_json::parse(partner, &bytes)?;
         for skipped in &parsed.skipped {
             tracing::debug!(trust_domain = %partner, %skipped, "key of a partner's bundle passed over");
         }
-        usable::check(&parsed)?;
         let refresh_hint = parsed.bundle.refresh_hint();
         let mut accepted = RefreshState {
             etag: etag.clone(),
@@ -220,43 +248,62 @@ impl Updater {
         }
     }
 
-    /// TLS with the system's authorities, which are many and change seldom: read once an hour.
-    fn system_tls(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let now = self.clock.now();
-        let mut cached = self.system_tls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((read_at, tls)) = &*cached
-            && (*read_at..*read_at + SYSTEM_ROOTS_KEPT).contains(&now)
-        {
-            return Ok(Arc::clone(tls));
+    /// Asks the URLs of a relationship one after the other until one gives a bundle that can be used. `etag` is an entity
+    /// tag and the URL that gave it.
+    async fn ask<'a>(
+        &self,
+        definition: &'a Definition,
+        verification: &Verification,
+        etag: Option<(&str, &str)>,
+        endpoint: &mut Endpoint,
+    ) -> Result<(&'a EndpointUrl, Given), UpdateError> {
+        let urls: Vec<&EndpointUrl> = definition.urls().collect();
+        let begin = self.clock.now();
+        let order = endpoint.failover.order(urls.len(), begin);
+        let mut reasons: Vec<String> = Vec::new();
+        for (asked, &index) in order.iter().enumerate() {
+            let Some(&url) = urls.get(index) else { continue };
+            let now = self.clock.now();
+            if index == 0 {
+                endpoint.failover.tried_first(now);
+            }
+            let spent = if asked == 0 { Duration::ZERO } else { (now - begin).try_into().unwrap_or_default() };
+            let deadline = share(self.limits.timeout.saturating_sub(spent), order.len() - asked);
+            let etag = etag.and_then(|(etag, from)| (url.to_string() == from).then_some(etag));
+            let client = &mut endpoint.client;
+            match self.ask_one(definition, verification, url, etag, deadline, client).await {
+                Ok(given) => {
+                    endpoint.failover.worked(index);
+                    if let Some(reason) = reasons.first() {
+                        tracing::debug!(trust_domain = %definition.trust_domain, %url, %reason, "asked another URL");
+                    }
+                    return Ok((url, given));
+                }
+                Err(error) if urls.len() == 1 => return Err(error),
+                Err(error) => reasons.push(error.to_string()),
+            }
         }
-        let tls = web_client_config(&WebRoots::System, Arc::clone(&self.clock), &[])?;
-        *cached = Some((now, Arc::clone(&tls)));
-        Ok(tls)
+        Err(UpdateError::NoUrl { count: urls.len(), reasons: reasons.join("; ") })
     }
 
-    async fn fetch(
+    async fn ask_one(
         &self,
         definition: &Definition,
-        trust: &Trust,
+        verification: &Verification,
+        url: &EndpointUrl,
         etag: Option<&str>,
-        cancelled: &CancellationToken,
-    ) -> Result<FetchOutcome, UpdateError> {
-        let tls = match trust {
-            Trust::Web(WebRoots::System) => self.system_tls()?,
-            Trust::Web(roots) => web_client_config(roots, Arc::clone(&self.clock), &[])?,
-            Trust::Spiffe(endpoint_id, trust) => spiffe_client_config(
-                Arc::new(BundleCell::new(trust.bundles.clone())),
-                None,
-                PeerPolicy::Exactly(endpoint_id.clone()),
-                Arc::clone(&self.clock),
-                &[],
-            )?,
-        };
-        let limits = FetchLimits { deadline: self.limits.timeout, max_body_bytes: self.limits.max_body_bytes };
-        let fetcher = Fetcher::new(&tls, limits, Arc::clone(&self.clock))?;
-        tokio::select! {
-            outcome = fetcher.get(definition.url.url(), etag) => Ok(outcome?),
-            () = cancelled.cancelled() => Err(UpdateError::Cancelled),
+        deadline: Duration,
+        client: &mut Client,
+    ) -> Result<Given, UpdateError> {
+        let limits = FetchLimits { deadline, max_body_bytes: self.limits.max_body_bytes };
+        let fetcher = self.clients.client(client, verification, &definition.allow_addresses)?;
+        match fetcher.get(url.url(), etag, limits).await? {
+            FetchOutcome::NotModified => Ok(Given::NotModified),
+            FetchOutcome::Body { bytes, etag, .. } => {
+                let parsed = bundle_json::parse(&definition.trust_domain, &bytes)?;
+                usable::check(&parsed)?;
+                Ok(Given::Document { bytes: bytes.into(), etag, parsed: Box::new(parsed) })
+            }
         }
     }
 }
@@ -269,6 +316,13 @@ enum Trust {
 }
 
 impl Trust {
+    fn verification(&self) -> Verification {
+        match self {
+            Self::Web(roots) => Verification::Web(roots.clone()),
+            Self::Spiffe(endpoint_id, trust) => Verification::Spiffe(endpoint_id.clone(), Arc::clone(&trust.bundle)),
+        }
+    }
+
     fn bootstrap(&self) -> Option<&Arc<Bundle>> {
         match self {
             Self::Web(_) => None,

@@ -4,6 +4,7 @@ mod acme;
 mod datastore;
 mod error;
 mod listeners;
+mod network;
 mod publishers;
 mod refresh;
 mod relationships;
@@ -21,6 +22,7 @@ pub use acme::{AcmeSettings, ChallengeSettings, ExternalAccountSettings, Http01S
 pub use datastore::Datastore;
 pub use error::SettingsError;
 pub use listeners::{ServingLimits, SpiffeListener, WebCertificate, WebListener};
+pub use network::NetworkSettings;
 pub use publishers::{AwsAccount, AzureIdentity, Cluster, Content, Endpoint, PlaceSettings, PublisherSettings};
 pub use refresh::RefreshLimits;
 pub use relationships::{
@@ -60,6 +62,8 @@ pub struct Settings {
     pub relationships: Vec<ConfiguredRelationship>,
     /// Limits of fetching.
     pub refresh: RefreshLimits,
+    /// The way to partners.
+    pub network: NetworkSettings,
     /// Limits of accepting.
     pub acceptance: AcceptanceLimits,
     /// How relationships of other origins are checked, and the policy of those that say nothing.
@@ -115,6 +119,7 @@ impl Settings {
             trust_domains,
             relationships,
             refresh: refresh::limits(&config.refresh)?,
+            network: network::network(&config.refresh)?,
             acceptance: refresh::acceptance_limits(&config.refresh.accept)?,
             relationship_rules,
             compare_interval: values::at_least(

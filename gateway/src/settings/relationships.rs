@@ -8,6 +8,7 @@ use federation_specs::{
     id::{SpiffeId, TrustDomain},
     profile::{EndpointProfile, EndpointUrl},
 };
+use ipnet::IpNet;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
@@ -16,6 +17,7 @@ use super::{
     error::{SettingsError, error},
     refresh,
     trust_domains::LocalDomain,
+    values::networks,
 };
 use crate::{
     config::{self, Config, ProfileName},
@@ -27,6 +29,9 @@ pub const MAX_CA_PEM_BYTES: usize = 64 * 1024;
 
 /// Longest `bootstrap_bundle`: dozens of keys, where a file may have more.
 pub const MAX_BOOTSTRAP_BUNDLE_BYTES: usize = 256 * 1024;
+
+/// Most further URLs of one partner: each gets its share of the time of one fetch.
+const MAX_FAILOVER_URLS: usize = 3;
 
 /// A document in a file, read each time it is needed, or written where its path would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +51,10 @@ pub struct ConfiguredRelationship {
     pub local_trust_domains: BTreeSet<TrustDomain>,
     /// Bundle endpoint URL.
     pub url: EndpointUrl,
+    /// Further URLs of the same bundle.
+    pub failover_urls: Vec<EndpointUrl>,
+    /// Networks that are not public and may be asked for it.
+    pub allow_addresses: Vec<IpNet>,
     /// Bundle endpoint profile.
     pub profile: EndpointProfile,
     /// PEM authorities instead of the system's.
@@ -115,6 +124,8 @@ impl RelationshipRules {
         Ok(ConfiguredRelationship {
             trust_domain,
             local_trust_domains,
+            failover_urls: failover_urls(key, item, &url)?,
+            allow_addresses: networks(&format!("{key}.allow_addresses"), &item.allow_addresses)?,
             url,
             ca: ca(key, item)?,
             bootstrap: bootstrap(key, item, &profile)?,
@@ -186,6 +197,29 @@ pub(super) fn relationships(
             ));
         }
         checked.push(relationship);
+    }
+    Ok(checked)
+}
+
+fn failover_urls(
+    key: &str,
+    item: &config::Relationship,
+    first: &EndpointUrl,
+) -> Result<Vec<EndpointUrl>, SettingsError> {
+    if item.failover_urls.len() > MAX_FAILOVER_URLS {
+        return Err(error(
+            format!("{key}.failover_urls"),
+            format!("has more than {MAX_FAILOVER_URLS} items; remove some"),
+        ));
+    }
+    let mut checked = Vec::with_capacity(item.failover_urls.len());
+    for (index, text) in item.failover_urls.iter().enumerate() {
+        let key = format!("{key}.failover_urls[{index}]");
+        let url = EndpointUrl::parse(text).map_err(|cause| error(key.clone(), cause.to_string()))?;
+        if url == *first || checked.contains(&url) {
+            return Err(error(key, format!("`{url}` is listed twice; remove one")));
+        }
+        checked.push(url);
     }
     Ok(checked)
 }

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use federation_specs::profile::{EndpointProfile, EndpointUrl};
+use ipnet::IpNet;
 
 use super::{
     error::{SettingsError, error},
     relationships::{Endpoint, profile},
-    values::non_empty,
+    values::{networks, non_empty},
 };
 use crate::config::{self, BundleFileFormat};
 
@@ -57,6 +58,8 @@ pub enum SourceSettings {
         ca_file: Option<PathBuf>,
         /// First bundle of the endpoint's trust domain.
         bootstrap_bundle_file: Option<PathBuf>,
+        /// Networks that are not public and may be asked for it.
+        allow_addresses: Vec<IpNet>,
     },
 }
 
@@ -136,6 +139,7 @@ fn url_source(key: &str, source: &config::UrlSource) -> Result<SourceSettings, S
         profile,
         ca_file: source.ca_file.clone(),
         bootstrap_bundle_file: source.bootstrap_bundle_file.clone(),
+        allow_addresses: networks(&format!("{key}.allow_addresses"), &source.allow_addresses)?,
     })
 }
 

@@ -137,6 +137,40 @@ fn each_wrong_value_names_its_key_and_a_remedy() {
         ("    oidc:", "    path: cloud\n    oidc:", "write `/cloud`"),
         ("    oidc:", "    path: /cloud/keys\n    oidc:", "is already used by trust_domains[0].path"),
         ("    oidc:", "    refresh_hint: 0s\n    oidc:", "trust_domains[0].refresh_hint"),
+        (
+            "    url:",
+            "    allow_addresses: [10.0.0.0/33]\n    url:",
+            "relationships[0].allow_addresses[0]: `10.0.0.0/33`",
+        ),
+        ("    url:", "    failover_urls: ['http://a/']\n    url:", "relationships[0].failover_urls[0]"),
+        (
+            "    url:",
+            "    failover_urls: ['https://gateway.onprem.example/bundle']\n    url:",
+            "failover_urls[0]: `https://gateway.onprem.example/bundle` is listed twice",
+        ),
+        (
+            "    url:",
+            "    failover_urls: ['https://a/', 'https://b/', 'https://c/', 'https://d/']\n    url:",
+            "has more than 3 items",
+        ),
+        (
+            "data_dir:",
+            "refresh: { allow_addresses: [all] }\ndata_dir:",
+            "refresh.allow_addresses[0]: `all` is no network",
+        ),
+        (
+            "data_dir:",
+            "refresh: { nameservers: [dns.example] }\ndata_dir:",
+            "refresh.nameservers[0]: `dns.example` is no IP",
+        ),
+        ("data_dir:", "refresh: { proxy: { url: 'socks5://p:1' } }\ndata_dir:", "only http proxies are supported"),
+        ("data_dir:", "refresh: { proxy: { url: p:1, no_proxy: ['a b'] } }\ndata_dir:", "`a b` is no host"),
+        ("data_dir:", "refresh: { proxy: { url: p:1, password_file: x } }\ndata_dir:", "proxy.username: is missing"),
+        (
+            "data_dir:",
+            "refresh: { proxy: { url: p:1, username: u, password_file: /none } }\ndata_dir:",
+            "`/none` cannot be read",
+        ),
     ];
     for (from, to, expected) in cases {
         let message = refused(from, to);
@@ -192,6 +226,20 @@ fn wrong_acme_values_name_their_key_and_a_remedy() {
         .replace("    oidc:", "    server_names: [gateway.cloud.example]\n    oidc:");
     let message = check(&shared).unwrap_err().to_string();
     assert!(message.contains("acme.domain_names: `gateway.cloud.example` is in server_names"), "{message}");
+}
+
+#[test]
+fn the_way_to_partners_is_understood() {
+    let settings = check(&BASE.replace(
+        "data_dir:",
+        "refresh:\n  allow_addresses: [10.1.2.3/8, 'fd00::1']\n  nameservers: [10.0.0.53, '[fd00::53]:5353']\n  \
+         proxy: { url: 'http://p.example:3128', no_proxy: [.internal.example] }\ndata_dir:",
+    ))
+    .unwrap();
+    let network = settings.network;
+    assert_eq!(network.allow_addresses, ["10.0.0.0/8".parse().unwrap(), "fd00::1/128".parse().unwrap()]);
+    assert_eq!(network.nameservers, ["10.0.0.53:53".parse().unwrap(), "[fd00::53]:5353".parse().unwrap()]);
+    assert_eq!(network.proxy.unwrap().to_string(), "http://p.example:3128");
 }
 
 #[test]

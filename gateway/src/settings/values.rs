@@ -14,8 +14,8 @@ use super::error::{SettingsError, error};
 /// Most host names of one trust domain.
 pub(crate) const MAX_HOSTS: usize = 64;
 
-/// Most networks whose PROXY protocol headers are believed.
-pub(crate) const MAX_TRUSTED_NETWORKS: usize = 256;
+/// Most networks in one list.
+pub(crate) const MAX_NETWORKS: usize = 256;
 
 /// Longest URL path of a bundle.
 const MAX_PATH_BYTES: usize = 512;
@@ -95,8 +95,8 @@ pub(super) fn hosts(key: &str, hosts: &[String]) -> Result<Vec<String>, Settings
 
 /// Networks written as CIDR or as single addresses.
 pub(super) fn networks(key: &str, cidrs: &[String]) -> Result<Vec<IpNet>, SettingsError> {
-    if cidrs.len() > MAX_TRUSTED_NETWORKS {
-        return Err(error(key, format!("has more than {MAX_TRUSTED_NETWORKS} items; join networks")));
+    if cidrs.len() > MAX_NETWORKS {
+        return Err(error(key, format!("has more than {MAX_NETWORKS} items; join networks")));
     }
     let parse = |(index, text): (usize, &String)| {
         let network = text.parse::<IpNet>().ok();

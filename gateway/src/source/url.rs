@@ -5,24 +5,28 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use federation_specs::{
-    bundle::{Bundle, BundleSet},
+    bundle::Bundle,
     bundle_json::{self, BundleJsonError, MAX_BUNDLE_BYTES},
     id::{SpiffeId, TrustDomain},
     profile::{EndpointProfile, EndpointUrl},
 };
-use rustls::ClientConfig;
+use ipnet::IpNet;
 use service_kit::{
     BoxError,
     clock::SharedClock,
-    fetch::{FetchLimits, FetchOutcome, Fetcher},
-    tls::{BundleCell, PeerPolicy, WebRoots, spiffe_client_config, web_client_config},
+    fetch::{FetchLimits, FetchOutcome},
+    tls::WebRoots,
 };
 use tokio::io::AsyncReadExt as _;
 
 use super::BundleSource;
 use crate::{
     partners::PartnerBundles,
-    refresh::{schedule::Schedule, trust::MAX_CA_FILE_BYTES},
+    refresh::{
+        clients::{Client, Clients, Verification},
+        schedule::Schedule,
+        trust::MAX_CA_FILE_BYTES,
+    },
     served::ServedDomains,
     settings::RefreshLimits,
 };
@@ -70,6 +74,8 @@ pub struct UrlEndpoint {
     pub ca_file: Option<PathBuf>,
     /// First bundle of the endpoint's trust domain.
     pub bootstrap_bundle_file: Option<PathBuf>,
+    /// Networks that are not public and may be asked.
+    pub allow_addresses: Vec<IpNet>,
 }
 
 /// Polls a bundle endpoint.
@@ -77,6 +83,8 @@ pub struct UrlEndpoint {
 pub struct UrlSource {
     endpoint: UrlEndpoint,
     limits: RefreshLimits,
+    clients: Arc<Clients>,
+    client: Client,
     served: Arc<ServedDomains>,
     partners: Arc<PartnerBundles>,
     clock: SharedClock,
@@ -85,32 +93,29 @@ pub struct UrlSource {
 }
 
 impl UrlSource {
-    /// Polls `endpoint` within `limits`. `served` and `partners` hold what an `https_spiffe` endpoint is verified with.
+    /// Polls `endpoint` with one of `clients` within `limits`. `served` and `partners` hold what an `https_spiffe` endpoint is verified with.
     pub fn new(
         endpoint: UrlEndpoint,
         limits: RefreshLimits,
+        clients: Arc<Clients>,
         served: Arc<ServedDomains>,
         partners: Arc<PartnerBundles>,
         clock: SharedClock,
     ) -> Self {
-        Self { endpoint, limits, served, partners, clock, last: None, wait: None }
+        Self { endpoint, limits, clients, client: Client::default(), served, partners, clock, last: None, wait: None }
     }
 
-    async fn tls(&self) -> Result<Arc<ClientConfig>, BoxError> {
+    async fn verification(&self) -> Result<Verification, BoxError> {
         match &self.endpoint.profile {
             EndpointProfile::HttpsWeb => {
                 let roots = match &self.endpoint.ca_file {
                     None => WebRoots::System,
                     Some(path) => WebRoots::Pem(read("ca_file", path, MAX_CA_FILE_BYTES).await?),
                 };
-                Ok(web_client_config(&roots, Arc::clone(&self.clock), &[])?)
+                Ok(Verification::Web(roots))
             }
             EndpointProfile::HttpsSpiffe { endpoint_id } => {
-                let bundle = self.endpoint_bundle(endpoint_id).await?;
-                let bundles: BundleSet = [bundle].into_iter().collect();
-                let expected = PeerPolicy::Exactly(endpoint_id.clone());
-                let clock = Arc::clone(&self.clock);
-                Ok(spiffe_client_config(Arc::new(BundleCell::new(bundles)), None, expected, clock, &[])?)
+                Ok(Verification::Spiffe(endpoint_id.clone(), self.endpoint_bundle(endpoint_id).await?))
             }
         }
     }
@@ -145,9 +150,10 @@ impl BundleSource for UrlSource {
             self.clock.sleep(wait).await;
         }
         let limits = FetchLimits { deadline: self.limits.timeout, max_body_bytes: self.limits.max_body_bytes };
-        let fetcher = Fetcher::new(&self.tls().await?, limits, Arc::clone(&self.clock))?;
+        let verification = self.verification().await?;
+        let fetcher = self.clients.client(&mut self.client, &verification, &self.endpoint.allow_addresses)?;
         let etag = self.last.as_ref().and_then(|(_, etag)| etag.as_deref());
-        let bundle = match (fetcher.get(self.endpoint.url.url(), etag).await?, &self.last) {
+        let bundle = match (fetcher.get(self.endpoint.url.url(), etag, limits).await?, &self.last) {
             (FetchOutcome::Body { bytes, etag, .. }, _) => {
                 let parsed = bundle_json::parse(&self.endpoint.trust_domain, &bytes)
                     .map_err(|source| UrlSourceError::Document { what: "the endpoint's answer", source })?;
@@ -159,7 +165,9 @@ impl BundleSource for UrlSource {
             (FetchOutcome::NotModified, None) => return Err("the endpoint answered 304 without being asked".into()),
         };
         let hint = bundle.refresh_hint();
-        self.wait = Some(Schedule::new(self.limits, hint).after_success(hint));
+        let wait = Schedule::new(self.limits, hint).after_success(hint);
+        self.client.rest(wait);
+        self.wait = Some(wait);
         Ok(bundle)
     }
 }

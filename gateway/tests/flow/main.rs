@@ -17,6 +17,7 @@ mod admin_api;
 mod audit;
 mod delivery;
 mod endpoint_svid;
+mod fetching;
 mod issuer_work;
 mod limits;
 mod managed;

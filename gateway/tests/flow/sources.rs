@@ -11,8 +11,9 @@ use gateway::{
     config::BundleFileFormat,
     issuer_client::IssuerClient,
     partners::PartnerBundles,
+    refresh::clients::Clients,
     served::ServedDomains,
-    settings::RefreshLimits,
+    settings::{NetworkSettings, RefreshLimits},
     source::{
         BundleSource,
         file::FileSource,
@@ -185,9 +186,15 @@ async fn a_workload_api_is_a_source() {
     conformance(Rig { source: Box::new(source), set: Box::new(set) }).await;
 }
 
+fn loopback() -> Vec<ipnet::IpNet> {
+    vec!["127.0.0.0/8".parse().unwrap()]
+}
+
 fn url_source(endpoint: UrlEndpoint) -> UrlSource {
     let served = Arc::new(ServedDomains::new(&[], time::OffsetDateTime::now_utc()));
-    UrlSource::new(endpoint, limits(), served, Arc::new(PartnerBundles::default()), SystemClock::shared())
+    let network = NetworkSettings { allow_addresses: Vec::new(), nameservers: Vec::new(), proxy: None };
+    let clients = Arc::new(Clients::new(&network, SystemClock::shared()));
+    UrlSource::new(endpoint, limits(), clients, served, Arc::new(PartnerBundles::default()), SystemClock::shared())
 }
 
 fn set_partner(partner: Partner) -> Hand {
@@ -211,8 +218,11 @@ async fn a_web_url_is_a_source() {
         profile: EndpointProfile::HttpsWeb,
         ca_file: Some(ca_file),
         bootstrap_bundle_file: None,
+        allow_addresses: loopback(),
     };
-    conformance(Rig { source: Box::new(url_source(endpoint)), set: set_partner(partner) }).await;
+    conformance(Rig { source: Box::new(url_source(endpoint.clone())), set: set_partner(partner) }).await;
+    let error = url_source(UrlEndpoint { allow_addresses: Vec::new(), ..endpoint }).next().await.unwrap_err();
+    assert!(error.to_string().contains("leads to 127.0.0.1, a loopback address"), "{error}");
 }
 
 #[tokio::test]
@@ -231,6 +241,7 @@ async fn a_spiffe_url_is_a_source() {
         profile: EndpointProfile::HttpsSpiffe { endpoint_id: endpoint_id.parse().unwrap() },
         ca_file: None,
         bootstrap_bundle_file: Some(bootstrap),
+        allow_addresses: loopback(),
     };
     conformance(Rig { source: Box::new(url_source(endpoint.clone())), set: set_partner(partner) }).await;
     let error = url_source(UrlEndpoint { bootstrap_bundle_file: None, ..endpoint }).next().await.unwrap_err();

@@ -10,13 +10,28 @@ use url::Url;
 use super::FetchError;
 use crate::tls::{self, TlsError};
 
-/// The error behind reqwest's, for whoever makes requests of another kind with a `reqwest` client.
+/// How far a connection got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// TLS begins.
+    Handshake,
+    /// HTTP is spoken inside of TLS.
+    Http,
+}
+
+/// What is behind an error of `reqwest`, for whoever makes requests of another kind with it.
 pub fn explain(url: &Url, error: &reqwest::Error) -> FetchError {
+    let stage = if error.is_connect() { Stage::Handshake } else { Stage::Http };
+    classify(url, stage, error)
+}
+
+/// What the innermost cause of `error` means.
+pub(super) fn classify(url: &Url, stage: Stage, error: &(dyn Error + 'static)) -> FetchError {
     let url = url.to_string();
     if let Some(refusal) = tls::refusal(error) {
         return FetchError::Untrusted { url, reason: refusal_in_words(&refusal) };
     }
-    let mut innermost: &(dyn Error + 'static) = error;
+    let mut innermost = error;
     let (mut handshake, mut ended) = (None, false);
     loop {
         if let Some(fault) = innermost.downcast_ref::<rustls::Error>() {
@@ -36,10 +51,10 @@ pub fn explain(url: &Url, error: &reqwest::Error) -> FetchError {
         }
         Some(fault) => FetchError::Handshake { url, reason: handshake_in_words(fault) },
         // Before the handshake nothing is read, so nothing can end.
-        None if error.is_connect() && ended => {
+        None if stage == Stage::Handshake && ended => {
             FetchError::Handshake { url, reason: "the server closed the connection before its end".to_owned() }
         }
-        None if error.is_connect() => FetchError::Connect { url, reason: innermost.to_string() },
+        None if stage == Stage::Handshake => FetchError::Connect { url, reason: innermost.to_string() },
         None => FetchError::Transport { url, reason: innermost.to_string() },
     }
 }

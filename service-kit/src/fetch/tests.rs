@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::{
-    clock::SystemClock,
+    clock::{Clock as _, SystemClock},
     test_pki::{TestCa, bundles},
     tls::{BundleCell, ClientAuth, PeerPolicy, SvidCell, WebRoots},
 };
@@ -58,11 +58,14 @@ fn spiffe_server(ca: &TestCa) -> Arc<ServerConfig> {
     tls::server_config(svid, &ClientAuth::None, &SystemClock::shared(), &[tls::ALPN_HTTP11]).unwrap()
 }
 
+fn fetcher(trust: ServerTrust) -> Fetcher {
+    Fetcher::new(Network::new(&[], None, SystemClock::shared()), trust, AddressGuard::open()).unwrap()
+}
+
 fn spiffe_fetcher(ca: &TestCa, expected: &str) -> Fetcher {
-    let trust = Arc::new(BundleCell::new(bundles(&[ca])));
+    let bundles = Arc::new(BundleCell::new(bundles(&[ca])));
     let policy = PeerPolicy::Exactly(SpiffeId::parse(expected).unwrap());
-    let config = tls::spiffe_client_config(trust, None, policy, SystemClock::shared(), &[]).unwrap();
-    Fetcher::new(&config, LIMITS, SystemClock::shared()).unwrap()
+    fetcher(ServerTrust::spiffe(bundles, policy, SystemClock::shared()))
 }
 
 fn ok(headers: &str, body: &str) -> Vec<u8> {
@@ -85,9 +88,9 @@ async fn fetches_over_spiffe_tls_and_asks_conditionally() {
     .await;
     let fetcher = spiffe_fetcher(&ca, ENDPOINT);
     let expected = FetchOutcome::Body { bytes: b"{}".to_vec(), etag: Some("\"one\"".into()), url: url.clone() };
-    assert_eq!(fetcher.get(&url, None).await.unwrap(), expected);
-    assert_eq!(fetcher.get(&url, Some("\"two\"")).await.unwrap(), expected);
-    assert_eq!(fetcher.get(&url, Some("\"one\"")).await.unwrap(), FetchOutcome::NotModified);
+    assert_eq!(fetcher.get(&url, None, LIMITS).await.unwrap(), expected);
+    assert_eq!(fetcher.get(&url, Some("\"two\""), LIMITS).await.unwrap(), expected);
+    assert_eq!(fetcher.get(&url, Some("\"one\""), LIMITS).await.unwrap(), FetchOutcome::NotModified);
 }
 
 #[tokio::test]
@@ -95,10 +98,11 @@ async fn servers_that_are_not_the_expected_one_are_untrusted() {
     let (ca, other) = (TestCa::new("example.org"), TestCa::new("example.org"));
     let url = server(spiffe_server(&ca), |_| ok("", "{}")).await;
     for fetcher in [spiffe_fetcher(&ca, "spiffe://example.org/other"), spiffe_fetcher(&other, ENDPOINT)] {
-        let error = fetcher.get(&url, None).await.unwrap_err();
+        let error = fetcher.get(&url, None, LIMITS).await.unwrap_err();
         assert!(matches!(error, FetchError::Untrusted { .. }), "{error}");
     }
-    let error = spiffe_fetcher(&ca, "spiffe://example.org/other").get(&url, None).await.unwrap_err().to_string();
+    let error =
+        spiffe_fetcher(&ca, "spiffe://example.org/other").get(&url, None, LIMITS).await.unwrap_err().to_string();
     assert!(error.contains("the peer presents spiffe://example.org/gateway"), "{error}");
 }
 
@@ -114,14 +118,13 @@ async fn web_roots_and_names_are_checked() {
         tls::web_server_config(&certificate, &key, SystemClock::shared(), &[tls::ALPN_HTTP11]).unwrap().0
     };
     let fetcher = |ca: &TestCa| {
-        let config = tls::web_client_config(&WebRoots::Pem(ca.pem().into()), SystemClock::shared(), &[]).unwrap();
-        Fetcher::new(&config, LIMITS, SystemClock::shared()).unwrap()
+        super::tests::fetcher(ServerTrust::web(&WebRoots::Pem(ca.pem().into()), SystemClock::shared()).unwrap())
     };
     let url = server(make("127.0.0.1"), |_| ok("", "{}")).await;
-    fetcher(&ca).get(&url, None).await.unwrap();
-    assert!(matches!(fetcher(&other).get(&url, None).await, Err(FetchError::Untrusted { .. })));
+    fetcher(&ca).get(&url, None, LIMITS).await.unwrap();
+    assert!(matches!(fetcher(&other).get(&url, None, LIMITS).await, Err(FetchError::Untrusted { .. })));
     let url = server(make("gateway.example"), |_| ok("", "{}")).await;
-    let error = fetcher(&ca).get(&url, None).await.unwrap_err();
+    let error = fetcher(&ca).get(&url, None, LIMITS).await.unwrap_err();
     assert!(matches!(error, FetchError::Untrusted { .. }), "{error}");
 }
 
@@ -141,7 +144,7 @@ async fn redirects_are_followed_within_bounds() {
     let get = async |location: &str| {
         *target.lock().unwrap() = location.to_string();
         asked.store(0, Ordering::SeqCst);
-        fetcher.get(&url, None).await
+        fetcher.get(&url, None, LIMITS).await
     };
 
     let Ok(FetchOutcome::Body { bytes, url: end, .. }) = get("/end").await else { panic!("not followed") };
@@ -203,7 +206,7 @@ async fn bodies_are_capped_however_they_are_sent() {
     })
     .await;
     let fetcher = spiffe_fetcher(&ca, ENDPOINT);
-    let get = async |path: &str| fetcher.get(&url.join(path).unwrap(), None).await;
+    let get = async |path: &str| fetcher.get(&url.join(path).unwrap(), None, LIMITS).await;
     assert!(matches!(get("/exact").await, Ok(FetchOutcome::Body { bytes, .. }) if bytes.len() == 1000));
     assert!(matches!(get("/long").await, Err(FetchError::TooLarge { limit: 1000, .. })));
     assert!(matches!(get("/liar").await, Err(FetchError::TooLarge { limit: 1000, .. })));
@@ -218,18 +221,20 @@ async fn bodies_are_capped_however_they_are_sent() {
 async fn silent_servers_time_out_and_dead_ones_are_named() {
     let ca = TestCa::new("example.org");
     let url = server(spiffe_server(&ca), |_| Vec::new()).await;
-    let mut fetcher = spiffe_fetcher(&ca, ENDPOINT);
-    fetcher.limits.deadline = Duration::from_millis(300);
-    let error = fetcher.get(&url, None).await.unwrap_err();
+    let fetcher = spiffe_fetcher(&ca, ENDPOINT);
+    let error =
+        fetcher.get(&url, None, FetchLimits { deadline: Duration::from_millis(300), ..LIMITS }).await.unwrap_err();
     assert!(matches!(error, FetchError::Timeout { .. }) && error.to_string().contains("within 300ms"), "{error}");
 
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let error =
-        spiffe_fetcher(&ca, ENDPOINT).get(&Url::parse(&format!("https://{free}")).unwrap(), None).await.unwrap_err();
+    let error = spiffe_fetcher(&ca, ENDPOINT)
+        .get(&Url::parse(&format!("https://{free}")).unwrap(), None, LIMITS)
+        .await
+        .unwrap_err();
     assert!(matches!(error, FetchError::Connect { .. }), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
     let http = Url::parse("http://127.0.0.1/").unwrap();
-    assert!(matches!(fetcher.get(&http, None).await, Err(FetchError::Url { .. })));
+    assert!(matches!(fetcher.get(&http, None, LIMITS).await, Err(FetchError::Url { .. })));
 }
 
 /// Answers each connection with these bytes, whatever it says.
@@ -262,7 +267,7 @@ async fn what_is_wrong_with_a_handshake_is_said_in_words() {
         (alert(40), "the server refused it (HandshakeFailure)"),
     ] {
         let url = raw(answer).await;
-        let error = fetcher.get(&url, None).await.unwrap_err();
+        let error = fetcher.get(&url, None, LIMITS).await.unwrap_err();
         let shown = error.to_string();
         assert!(matches!(error, FetchError::Handshake { .. }), "{shown}");
         assert!(shown.starts_with(&format!("the TLS handshake with {url} failed: {words}")), "{shown}");
@@ -273,10 +278,106 @@ async fn what_is_wrong_with_a_handshake_is_said_in_words() {
 async fn an_svid_of_a_domain_nobody_asked_for_is_named() {
     let (ca, other) = (TestCa::new("example.org"), TestCa::new("other.example"));
     let url = server(spiffe_server(&ca), |_| ok("", "{}")).await;
-    let trust = Arc::new(BundleCell::new(bundles(&[&other])));
+    let bundles = Arc::new(BundleCell::new(bundles(&[&other])));
     let policy = PeerPolicy::Exactly(SpiffeId::parse("spiffe://other.example/gateway").unwrap());
-    let config = tls::spiffe_client_config(trust, None, policy, SystemClock::shared(), &[]).unwrap();
-    let fetcher = Fetcher::new(&config, LIMITS, SystemClock::shared()).unwrap();
-    let error = fetcher.get(&url, None).await.unwrap_err().to_string();
+    let fetcher = fetcher(ServerTrust::spiffe(bundles, policy, SystemClock::shared()));
+    let error = fetcher.get(&url, None, LIMITS).await.unwrap_err().to_string();
     assert!(error.contains("the peer presents an X509-SVID of example.org, which is not expected here"), "{error}");
+}
+
+/// A proxy that asks for a login and connects to `target`, whatever host is asked for; what it was asked.
+async fn proxy(target: std::net::SocketAddr) -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            log.lock().unwrap().push(head.lines().next().unwrap().to_owned());
+            if !head.contains("Proxy-Authorization: Basic dXNlcjpwYXNz\r\n") {
+                let _ = stream.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+                continue;
+            }
+            let mut server = tokio::net::TcpStream::connect(target).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut stream, &mut server).await });
+        }
+    });
+    (address, asked)
+}
+
+fn through(proxy: Option<Proxy>, ca: &TestCa) -> Fetcher {
+    let bundles = Arc::new(BundleCell::new(bundles(&[ca])));
+    let policy = PeerPolicy::Exactly(SpiffeId::parse(ENDPOINT).unwrap());
+    let trust = ServerTrust::spiffe(bundles, policy, SystemClock::shared());
+    Fetcher::new(Network::new(&[], proxy, SystemClock::shared()), trust, AddressGuard::new([])).unwrap()
+}
+
+#[tokio::test]
+async fn a_proxy_carries_the_connection_and_sees_nothing_of_it() {
+    let ca = TestCa::new("example.org");
+    let url = server(spiffe_server(&ca), |_| ok("", "{}")).await;
+    let target = format!("127.0.0.1:{}", url.port().unwrap()).parse().unwrap();
+    let (address, asked) = proxy(target).await;
+    let get =
+        async |proxy: Proxy, url: &str| through(Some(proxy), &ca).get(&Url::parse(url).unwrap(), None, LIMITS).await;
+    let login = |exceptions: &[&'static str]| {
+        Proxy::new(&format!("http://user:pass@{address}"), exceptions.iter().copied()).unwrap()
+    };
+    // The name exists for the proxy alone.
+    assert!(matches!(get(login(&[]), "https://partner.invalid:8443/x").await, Ok(FetchOutcome::Body { .. })));
+    assert_eq!(*asked.lock().unwrap(), ["CONNECT partner.invalid:8443 HTTP/1.1"]);
+
+    let anonymous = Proxy::new(&format!("http://{address}"), []).unwrap();
+    let error = get(anonymous, "https://partner.invalid/").await.unwrap_err().to_string();
+    let expected =
+        format!("cannot connect to https://partner.invalid/ through the proxy http://{address}: it asks for");
+    assert!(error.starts_with(&expected), "{error}");
+
+    // Addresses in URLs are checked although the proxy would connect to them.
+    let asked_before = asked.lock().unwrap().len();
+    let error = get(login(&[]), "https://10.0.0.1/").await.unwrap_err();
+    assert!(matches!(error, FetchError::Address { kind: AddressKind::Private, .. }), "{error}");
+    // Exceptions and this machine go directly, to where nobody is asked.
+    for url in ["https://localhost/", "https://127.0.0.1/", "https://[::1]/"] {
+        let error = get(login(&[]), url).await.unwrap_err();
+        assert!(matches!(error, FetchError::Address { kind: AddressKind::Loopback, .. }), "{error}");
+    }
+    let error = get(login(&["invalid"]), "https://partner.invalid/").await.unwrap_err();
+    assert!(matches!(error, FetchError::Lookup { .. }), "{error}");
+    assert_eq!(asked.lock().unwrap().len(), asked_before);
+
+    // What is no proxy is named as such.
+    let none = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = get(Proxy::new(&format!("http://{none}"), []).unwrap(), "https://partner.invalid/").await.unwrap_err();
+    assert!(error.to_string().contains(&format!("through the proxy http://{none}: Connection refused")), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_ended_is_noticed_without_a_handshake() {
+    let ca = TestCa::new("example.org");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let url = server(spiffe_server(&ca), move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        ok("", "{}")
+    })
+    .await;
+    let clock = crate::clock::ManualClock::new(SystemClock.now());
+    let shared: crate::clock::SharedClock = Arc::new(clock.clone());
+    let bundles = Arc::new(BundleCell::new(bundles(&[&ca])));
+    let policy = PeerPolicy::Exactly(SpiffeId::parse(ENDPOINT).unwrap());
+    let trust = ServerTrust::spiffe(bundles, policy, Arc::clone(&shared));
+    let fetcher = Fetcher::new(Network::new(&[], None, shared), trust, AddressGuard::open()).unwrap();
+    fetcher.get(&url, None, LIMITS).await.unwrap();
+    clock.advance(Duration::from_secs(100 * 365 * 86_400));
+    let error = fetcher.get(&url, None, LIMITS).await.unwrap_err();
+    assert!(matches!(error, FetchError::Untrusted { .. }), "{error}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }

@@ -2,11 +2,13 @@
 //! and bundles without a restart.
 //!
 //! Peers are verified by the X509-SVID rules alone (`federation_specs::x509_svid::verify_chain`), never by host name.
-//! No session is ever resumed: a resumed session would outlive the bundle it was verified with.
+//! No session is resumed, because it would outlive the bundle it was verified with; only a client of [`ServerTrust`]
+//! resumes, and verifies the certificates of the session again each time.
 
 mod client;
 mod identity;
 mod server;
+mod server_trust;
 mod verifier;
 mod web;
 
@@ -20,6 +22,7 @@ use federation_specs::{
 pub use client::{insecure_bootstrap_client_config, spiffe_client_config};
 pub use identity::{BundleCell, BundleSource, SvidCell, SvidSource, X509Identity};
 pub use server::{ClientAuth, server_config, verified_peer};
+pub use server_trust::ServerTrust;
 pub(crate) use verifier::refusal;
 pub use web::{WebCertificate, WebRoots, resolver_server_config, web_client_config, web_server_config};
 

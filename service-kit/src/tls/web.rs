@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -22,7 +22,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
-use super::{TlsError, client, server};
+use super::{TlsError, client, server, server_trust::root_store};
 use crate::{clock::SharedClock, crypto};
 
 /// Largest certificate or key file read.
@@ -42,7 +42,7 @@ pub enum WebRoots {
 
 /// rustls's view of our clock.
 #[derive(Debug)]
-struct ClockTime(SharedClock);
+pub(super) struct ClockTime(pub(super) SharedClock);
 
 impl TimeProvider for ClockTime {
     fn current_time(&self) -> Option<UnixTime> {
@@ -60,18 +60,7 @@ pub fn web_client_config(roots: &WebRoots, clock: SharedClock, alpn: &[&[u8]]) -
         .with_safe_default_protocol_versions()?;
     let config = match roots {
         WebRoots::System => builder.with_platform_verifier()?.with_no_client_auth(),
-        WebRoots::Pem(pem) => {
-            let roots_error = |reason: String| TlsError::Roots { reason };
-            let mut store = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|error| roots_error(error.to_string()))?;
-                store.add(certificate).map_err(|error| roots_error(error.to_string()))?;
-            }
-            if store.is_empty() {
-                return Err(roots_error("no certificate found".into()));
-            }
-            builder.with_root_certificates(store).with_no_client_auth()
-        }
+        WebRoots::Pem(pem) => builder.with_root_certificates(root_store(pem)?).with_no_client_auth(),
     };
     Ok(Arc::new(client::finish(config, alpn)))
 }

@@ -1,18 +1,12 @@
 //! Partners beyond reproach, whose sequence grows with time.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
     time::Instant,
 };
@@ -41,7 +35,7 @@ struct Manner {
     /// A new key ID with each sequence number.
     rotates: bool,
     /// Connections are closed at once.
-    away: AtomicBool,
+    away: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -64,7 +58,7 @@ impl GoodPartners {
     }
 
     async fn start_with(count: usize, web: &WebAuthority, rotates: bool) -> Result<Self> {
-        let manner = Arc::new(Manner { begin: Instant::now(), rotates, away: AtomicBool::new(false) });
+        let manner = Arc::new(Manner { begin: Instant::now(), rotates, away: watch::Sender::new(false) });
         let mut partners = Vec::with_capacity(count);
         for index in 0..count {
             let profile = if index % 2 == 0 { Profile::HttpsWeb } else { Profile::HttpsSpiffe };
@@ -85,7 +79,7 @@ impl GoodPartners {
 
     /// Whether they are away from now on: nobody gets an answer then.
     pub fn away(&self, away: bool) {
-        self.manner.away.store(away, Ordering::SeqCst);
+        self.manner.away.send_replace(away);
     }
 
     /// The keys of the first of them.
@@ -121,15 +115,24 @@ impl Manner {
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, keys: Arc<Keys>, manner: Arc<Manner>) {
     while let Ok((stream, _)) = listener.accept().await {
-        if !manner.away.load(Ordering::SeqCst) {
+        let away = *manner.away.borrow();
+        if !away {
             tokio::spawn(answer(stream, acceptor.clone(), Arc::clone(&keys), Arc::clone(&manner)));
         }
     }
 }
 
 async fn answer(stream: TcpStream, acceptor: TlsAcceptor, keys: Arc<Keys>, manner: Arc<Manner>) {
-    let sequence = manner.sequence();
     // A hint of a second asks for the gateway's shortest interval.
-    let document = if manner.rotates { keys.rotated_bundle(sequence, 1) } else { keys.bundle(sequence, 1) };
-    drop(serve(&acceptor, stream, document.to_string().as_bytes()).await);
+    let document = || {
+        let sequence = manner.sequence();
+        let bundle = if manner.rotates { keys.rotated_bundle(sequence, 1) } else { keys.bundle(sequence, 1) };
+        bundle.to_string().into_bytes()
+    };
+    let mut away = manner.away.subscribe();
+    tokio::select! {
+        _ = serve(&acceptor, stream, document) => {}
+        // Connections that are kept end as well.
+        _ = away.wait_for(|away| *away) => {}
+    }
 }

@@ -4,6 +4,7 @@
 pub mod authority;
 pub mod certificate;
 pub mod connection;
+pub mod dns;
 pub mod document;
 pub mod good;
 pub mod http2;

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::connection::reset;
+use super::{connection::reset, dns::TRAP_NAME};
 
 /// Length of the body a gzip bomb unfolds to.
 const BOMB_BYTES: usize = 64 * 1024 * 1024;
@@ -91,6 +91,14 @@ pub enum Response {
     RedirectsWithPassword,
     /// Redirects to a server that cannot prove who it is.
     RedirectsToStranger,
+    /// Redirects to a private address.
+    RedirectsToPrivate,
+    /// Redirects to where clouds have their metadata service.
+    RedirectsToMetadata,
+    /// Redirects to this machine, by an IPv6 address with an IPv4 one inside.
+    RedirectsToMapped,
+    /// Redirects to a name that leads to this machine.
+    RedirectsToLoopbackByName,
 }
 
 /// What a response is made of.
@@ -185,6 +193,10 @@ impl Response {
             Self::RedirectsToNonsense => redirect("https://[::1/bundle"),
             Self::RedirectsWithPassword => redirect("https://root:toor@localhost/bundle"),
             Self::RedirectsToStranger => redirect(stranger.unwrap_or_default()),
+            Self::RedirectsToPrivate => redirect("https://10.0.0.1/bundle"),
+            Self::RedirectsToMetadata => redirect("https://169.254.169.254/latest/meta-data/"),
+            Self::RedirectsToMapped => redirect("https://[::ffff:127.0.0.66]/bundle"),
+            Self::RedirectsToLoopbackByName => redirect(&format!("https://{TRAP_NAME}/bundle")),
             _ => Vec::new(),
         }
     }

@@ -1,11 +1,14 @@
 //! Every misbehaviour with the words a gateway must find for it.
 
-use Misbehaviour::{Certificate as Cert, Connection as Conn, Document as Doc, Http2 as H2, Response as Resp};
+use Misbehaviour::{
+    Certificate as Cert, Connection as Conn, Document as Doc, Http2 as H2, Name as Dns, Response as Resp,
+};
 use Profile::{HttpsSpiffe as SPIFFE, HttpsWeb as WEB};
 
 use super::{
     certificate::Certificate,
     connection::Connection,
+    dns::Name,
     document::Document,
     http2::Http2,
     response::Response,
@@ -23,6 +26,31 @@ const fn accepted(document: Document) -> Row {
 macro_rules! connecting {
     ($reason:literal) => {
         concat!("cannot connect to <url>: ", $reason, "; check the host name, the port and the network between")
+    };
+}
+
+macro_rules! lookup {
+    ($reason:literal) => {
+        concat!(
+            "cannot look up the host of <url>: ",
+            $reason,
+            "; check the name in the URL, then the name servers of this machine (or refresh.nameservers)"
+        )
+    };
+}
+
+macro_rules! special {
+    ($url:literal, $address:literal, $kind:literal) => {
+        concat!(
+            $url,
+            " leads to ",
+            $address,
+            ", ",
+            $kind,
+            " address, which is not asked unless it is allowed; if the partner is meant to be there, add ",
+            $address,
+            " or its network to refresh.allow_addresses, or to allow_addresses of the relationship"
+        )
     };
 }
 
@@ -110,7 +138,20 @@ const EMPTIED: &str = "the partner's bundle has no keys any more, which revokes 
 /// All of them.
 pub const ROWS: &[Row] = &[
     refused(Conn(Connection::IsRefused), WEB, connecting!("Connection refused (os error 111)")),
-    refused(Conn(Connection::HasNoAddress), WEB, connecting!("failed to lookup address information: …")),
+    refused(Conn(Connection::HasNoAddress), WEB, lookup!("there is no such name (NXDOMAIN)")),
+    refused(Dns(Name::LeadsToPrivate), SPIFFE, special!("<url>", "10.0.0.1", "a private")),
+    refused(Dns(Name::LeadsToLoopback), SPIFFE, special!("<url>", "127.0.0.66", "a loopback")),
+    refused(Dns(Name::LeadsToMetadata), SPIFFE, special!("<url>", "169.254.169.254", "a link-local")),
+    refused(Dns(Name::LeadsToLoopback6), SPIFFE, special!("<url>", "::1", "a loopback")),
+    refused(Dns(Name::LeadsToMapped), SPIFFE, special!("<url>", "::ffff:127.0.0.66", "a loopback")),
+    refused(Dns(Name::IsAliasOfPrivate), SPIFFE, special!("<url>", "10.0.0.1", "a private")),
+    refused(Dns(Name::Rebinds), SPIFFE, special!("<url>", "127.0.0.66", "a loopback")),
+    refused(Dns(Name::HasManyAddresses), SPIFFE, special!("<url>", "10.0.…", "a private")),
+    refused(Dns(Name::IsGone), SPIFFE, lookup!("there is no such name (NXDOMAIN)")),
+    refused(Dns(Name::IsBroken), SPIFFE, lookup!("the name server answers SERVFAIL")),
+    refused(Dns(Name::IsSilent), SPIFFE, lookup!("no name server answers")),
+    refused(Dns(Name::IsGarbage), SPIFFE, lookup!("no name server answers")),
+    Row { misbehaviour: Dns(Name::IsMixed), profile: SPIFFE, outcome: Outcome::Accepted },
     refused(Conn(Connection::IsClosedAtOnce), WEB, handshake!("the server closed the connection before its end")),
     refused(
         Conn(Connection::IsClosedInHandshake),
@@ -266,6 +307,26 @@ pub const ROWS: &[Row] = &[
             "https://127.0.0.1:…/bundle",
             "the peer presents an X509-SVID of stranger.example, which is not expected here"
         ),
+    ),
+    refused(
+        Resp(Response::RedirectsToPrivate),
+        WEB,
+        special!("<url> redirects: https://10.0.0.1/bundle", "10.0.0.1", "a private"),
+    ),
+    refused(
+        Resp(Response::RedirectsToMetadata),
+        WEB,
+        special!("<url> redirects: https://169.254.169.254/latest/meta-data/", "169.254.169.254", "a link-local"),
+    ),
+    refused(
+        Resp(Response::RedirectsToMapped),
+        SPIFFE,
+        special!("<url> redirects: https://[::ffff:7f00:42]/bundle", "::ffff:127.0.0.66", "a loopback"),
+    ),
+    refused(
+        Resp(Response::RedirectsToLoopbackByName),
+        SPIFFE,
+        special!("<url> redirects: https://trap.names.example/bundle", "127.0.0.66", "a loopback"),
     ),
     refused(H2(Http2::StaysSilent), WEB, TIMEOUT),
     refused(H2(Http2::NeverAnswers), SPIFFE, TIMEOUT),
@@ -442,7 +503,7 @@ pub const ROWS: &[Row] = &[
     refused(
         Doc(Document::HasJwtKeyOfAnotherDomain),
         WEB,
-        "JWT authority `first` of the partner's bundle is also a key of trust domain `good-0.example`: whoever holds it could speak for both, so it is refused; each trust domain needs keys of its own",
+        "JWT authority `first` of the partner's bundle is also a key of trust domain `good-0.example`, and no certificate proves whose it is; held back, the bundle held stays in force. Ask both whose key it is, then approve or reject the bundle",
     ),
     refused(
         Doc(Document::LacksKeyId),
@@ -502,10 +563,14 @@ pub const ROWS: &[Row] = &[
     ),
     refused(Doc(Document::IsRolledBack), WEB, ROLLED_BACK),
     refused(Doc(Document::IsRolledBack), SPIFFE, ROLLED_BACK),
+    refused(
+        Doc(Document::HasHugeSequence),
+        WEB,
+        "the partner's bundle leaps from sequence 5 to 18446744073709551615, which leaves no room for later ones; held back. If this is intended, approve it",
+    ),
     refused(Doc(Document::IsEmptied), WEB, EMPTIED),
     refused(Doc(Document::IsEmptied), SPIFFE, EMPTIED),
     accepted(Document::HasHugeHint),
-    accepted(Document::HasHugeSequence),
     accepted(Document::LacksNumbers),
     accepted(Document::HasUnknownMembers),
     accepted(Document::HasKeysOfTheFuture),

@@ -1,6 +1,14 @@
 //! The endpoints: a listener a partner, good until it is told to misbehave.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use anyhow::{Context, Result};
 use rustls::ServerConfig;
@@ -16,6 +24,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     authority::{Keys, WebAuthority},
     connection::Connection,
+    dns::{Dns, Name, TRAP},
     document::{GOOD_HINT, GOOD_SEQUENCE},
     response::{Exchange, Response},
     table::{Misbehaviour, Profile, Row},
@@ -40,11 +49,13 @@ pub struct HostilePartner {
     url: String,
     misbehaving: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    dns: Arc<Dns>,
+    trapped: Arc<AtomicUsize>,
 }
 
 impl HostilePartner {
     /// Listens on a free port of loopback and behaves, for now. `others` are the keys of another partner, to be stolen.
-    pub async fn start(row: &'static Row, web: &WebAuthority, others: &Keys) -> Result<Self> {
+    pub async fn start(row: &'static Row, web: &WebAuthority, others: &Keys, dns: &Arc<Dns>) -> Result<Self> {
         let keys = Arc::new(Keys::create(&row.trust_domain())?);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -62,18 +73,27 @@ impl HostilePartner {
             bad: bad_server(row, web, &keys)?,
             document: keys.bundle(GOOD_SEQUENCE, GOOD_HINT).to_string().into_bytes(),
             bad_document: match row.misbehaviour {
+                // What may be fetched all the same is told from what was held before.
+                Misbehaviour::Name(Name::IsMixed) => keys.bundle(GOOD_SEQUENCE + 1, GOOD_HINT).to_string().into_bytes(),
+                Misbehaviour::Name(_) => keys.bundle(GOOD_SEQUENCE, GOOD_HINT).to_string().into_bytes(),
                 Misbehaviour::Document(document) => document.body(&keys, others)?,
                 _ => Vec::new(),
             },
             stranger,
         };
         tasks.push(tokio::spawn(accept(listener, Arc::new(endpoint), misbehaves)));
+        let trapped = Arc::new(AtomicUsize::new(0));
+        if let Misbehaviour::Name(_) = row.misbehaviour {
+            let trap = TcpListener::bind((TRAP, address.port())).await?;
+            tasks.push(tokio::spawn(count(trap, Arc::clone(&trapped))));
+        }
         let url = match row.misbehaviour {
             // Name servers know that no such name is (RFC 6761 section 6.4).
             Misbehaviour::Connection(Connection::HasNoAddress) => "https://partner.invalid/bundle".to_owned(),
+            Misbehaviour::Name(name) => format!("https://{}:{}/bundle", dns.add(name), address.port()),
             _ => endpoint_url(row.profile, address),
         };
-        Ok(Self { row, keys, url, misbehaving, tasks })
+        Ok(Self { row, keys, url, misbehaving, tasks, dns: Arc::clone(dns), trapped })
     }
 
     /// Its bundle endpoint URL.
@@ -86,9 +106,24 @@ impl HostilePartner {
         relationship(self.row.profile, &self.url, web, &self.keys, dir)
     }
 
+    /// Connections made to where its name must not lead.
+    pub fn trapped(&self) -> usize {
+        self.trapped.load(Ordering::SeqCst)
+    }
+
     /// From now on it misbehaves.
     pub fn misbehave(&self) {
+        if let Misbehaviour::Name(name) = self.row.misbehaviour {
+            self.dns.misbehave(name);
+        }
         self.misbehaving.send_replace(true);
+    }
+}
+
+/// Counts connections that must not be made.
+async fn count(trap: TcpListener, trapped: Arc<AtomicUsize>) {
+    while trap.accept().await.is_ok() {
+        trapped.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -142,7 +177,7 @@ async fn start_stranger(profile: Profile, web: &WebAuthority) -> Result<(String,
     let task = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, document) = (TlsAcceptor::from(Arc::clone(&config)), Arc::clone(&document));
-            tokio::spawn(async move { drop(serve(&acceptor, stream, &document).await) });
+            tokio::spawn(async move { drop(serve(&acceptor, stream, || document.to_vec()).await) });
         }
     });
     Ok((url, task))
@@ -169,23 +204,40 @@ async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, mut misbehaves: 
             else => return,
         };
         let endpoint = Arc::clone(&endpoint);
+        let mut turns = misbehaves.clone();
         // What goes wrong with one connection is what the test provoked.
         tokio::spawn(async move {
-            if bad { drop(endpoint.misbehave(stream).await) } else { drop(endpoint.behave(stream).await) }
+            if bad {
+                drop(endpoint.misbehave(stream).await);
+                return;
+            }
+            // A connection that the gateway keeps ends when the partner turns bad.
+            tokio::select! {
+                _ = endpoint.behave(stream) => {}
+                _ = turns.changed() => {}
+            }
         });
     }
 }
 
 impl Endpoint {
     async fn behave(&self, stream: TcpStream) -> Result<()> {
-        serve(&TlsAcceptor::from(Arc::clone(&self.good)), stream, &self.document).await
+        serve(&TlsAcceptor::from(Arc::clone(&self.good)), stream, || self.document.clone()).await
     }
 
     async fn misbehave(&self, stream: TcpStream) -> Result<()> {
         let tls = TlsAcceptor::from(Arc::clone(&self.bad));
         match self.misbehaviour {
             Misbehaviour::Connection(connection) => connection.misbehave(stream).await,
-            Misbehaviour::Certificate(_) => serve(&tls, stream, &self.document).await,
+            // One answer a connection, so that the name is looked up again.
+            Misbehaviour::Name(_) => {
+                let mut stream = BufReader::new(tls.accept(stream).await?);
+                if request(&mut stream).await?.is_some() {
+                    answer(stream.get_mut(), "application/json", &self.bad_document).await?;
+                }
+                Ok(stream.get_mut().shutdown().await?)
+            }
+            Misbehaviour::Certificate(_) => serve(&tls, stream, || self.document.clone()).await,
             Misbehaviour::Response(response) => {
                 let mut stream = BufReader::new(tls.accept(stream).await?);
                 let Some(path) = request(&mut stream).await? else { return Ok(()) };
@@ -206,11 +258,15 @@ impl Endpoint {
     }
 }
 
-/// Serves one document over a proper connection.
-pub(super) async fn serve(acceptor: &TlsAcceptor, stream: TcpStream, document: &[u8]) -> Result<()> {
+/// Serves a document, as it is at each request, over a proper connection.
+pub(super) async fn serve(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    document: impl Fn() -> Vec<u8> + Send,
+) -> Result<()> {
     let mut stream = BufReader::new(acceptor.accept(stream).await?);
     while request(&mut stream).await?.is_some() {
-        answer(stream.get_mut(), "application/json", document).await?;
+        answer(stream.get_mut(), "application/json", &document()).await?;
     }
     Ok(())
 }

@@ -2,11 +2,15 @@
 
 use std::fmt::Write as _;
 
-use super::{certificate::Certificate, connection::Connection, document::Document, http2::Http2, response::Response};
+use super::{
+    certificate::Certificate, connection::Connection, dns::Name, document::Document, http2::Http2, response::Response,
+};
 
 /// How a partner misbehaves, by the level it happens on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Misbehaviour {
+    /// The name of the host.
+    Name(Name),
     /// TCP and the first bytes of TLS.
     Connection(Connection),
     /// The rest of TLS.

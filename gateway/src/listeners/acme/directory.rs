@@ -71,7 +71,7 @@ impl Directory {
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("entente/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| AcmeError::Unreachable(fetch::FetchError::Client(error)))?;
+            .map_err(|error| AcmeError::Unreachable(fetch::FetchError::Client(error.into())))?;
         Ok(Self { client, clock, retry_after: Arc::default() })
     }
 

@@ -62,7 +62,12 @@ impl Setup {
                 "oidc": {"issuer": format!("https://oidc.example:8443/{LOCAL}")},
             }],
             "relationships": [],
-            "refresh": {"min_interval": "1s", "timeout": "2s", "max_body_bytes": 100_000},
+            "refresh": {
+                "min_interval": "1s",
+                "timeout": "2s",
+                "max_body_bytes": 100_000,
+                "allow_addresses": ["127.0.0.0/8"],
+            },
         });
         Self { folder, issuer, web, config }
     }

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -16,7 +16,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use rustls::ServerConfig;
+use rustls::{HandshakeKind, ServerConfig};
 use service_kit::{
     clock::SystemClock,
     tls::{ClientAuth, SvidCell, X509Identity, server_config},
@@ -46,6 +46,9 @@ pub enum Behaviour {
 pub struct Partner {
     address: SocketAddr,
     behaviour: Arc<Mutex<Behaviour>>,
+    handshakes: Arc<AtomicUsize>,
+    resumed: Arc<AtomicUsize>,
+    hangs_up: Arc<AtomicBool>,
     requests: Arc<AtomicUsize>,
     not_modified: Arc<AtomicUsize>,
 }
@@ -68,6 +71,9 @@ impl Partner {
         let partner = Self {
             address: listener.local_addr().unwrap(),
             behaviour: Arc::new(Mutex::new(behaviour)),
+            handshakes: Arc::default(),
+            resumed: Arc::default(),
+            hangs_up: Arc::default(),
             requests: Arc::default(),
             not_modified: Arc::default(),
         };
@@ -79,12 +85,24 @@ impl Partner {
                 let partner = accepting.clone();
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
+                    partner.handshakes.fetch_add(1, Ordering::SeqCst);
+                    if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+                        partner.resumed.fetch_add(1, Ordering::SeqCst);
+                    }
                     if matches!(partner.behaviour(), Behaviour::Hangup) {
                         return;
                     }
                     let service = service_fn(move |request: Request<Incoming>| {
                         let partner = partner.clone();
-                        async move { Ok::<_, std::convert::Infallible>(partner.answer(&request).await) }
+                        async move {
+                            let mut answer = partner.answer(&request).await;
+                            if partner.hangs_up.load(Ordering::SeqCst) {
+                                answer
+                                    .headers_mut()
+                                    .insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+                            }
+                            Ok::<_, std::convert::Infallible>(answer)
+                        }
                     });
                     let builder = auto::Builder::new(TokioExecutor::new());
                     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
@@ -104,6 +122,16 @@ impl Partner {
 
     pub fn serve(&self, bundle: &Bundle) {
         self.set(document(bundle));
+    }
+
+    /// From now on connections of HTTP/1.1 end after each answer.
+    pub fn hang_up_after_answers(&self) {
+        self.hangs_up.store(true, Ordering::SeqCst);
+    }
+
+    /// TLS handshakes, and how many of them resumed a session.
+    pub fn handshakes(&self) -> (usize, usize) {
+        (self.handshakes.load(Ordering::SeqCst), self.resumed.load(Ordering::SeqCst))
     }
 
     pub fn requests(&self) -> usize {
