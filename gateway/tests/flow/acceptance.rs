@@ -268,8 +268,66 @@ async fn a_key_belongs_to_one_trust_domain() {
     assert!(gateway.refresh(thief.as_str(), json!({})).await.unwrap().changed);
     let old: BundleHistory = gateway.admin.get(&format!("/v1/bundles/{PARTNER}/history")).await;
     let digest = &old.bundles[1].digest;
-    let restored = gateway.decide(PARTNER, "restore", json!({"bundle": digest})).await.unwrap_err();
-    assert!(restored.status == 422 && restored.detail.contains("thief.example"), "{restored:?}");
+    // Its owner gets it back although another one has it, because its root proves whose it is; the other one is shown.
+    gateway.decide(PARTNER, "restore", json!({"bundle": digest})).await.unwrap();
+    let thief = gateway.relationship(thief.as_str()).await;
+    assert_eq!(thief.health, Health::Degraded);
+    let shown = thief.last_error.unwrap();
+    assert!(shown.contains("provably belongs to trust domain `onprem.example`"), "{shown}");
+    assert_eq!(gateway.relationship(PARTNER).await.health, Health::Healthy);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_published_first_by_another_partner_does_not_keep_its_owner_from_it() {
+    let (mut setup, keys, partner) = setup(json!({})).await;
+    let thief = td("thief.example");
+    let next = Authority::new(&td(PARTNER));
+    let early = Bundle::new(thief.clone()).with_x509_authorities([next.x509()]).with_jwt_authorities([next.jwt()]);
+    let second = Partner::web(setup.web.server_config(), document(&early)).await;
+    setup.relate_web(thief.as_str(), &second.url());
+    let gateway = setup.start().await;
+    gateway.wait_held(PARTNER, 5).await;
+    eventually("the early one", || async { gateway.relationship(thief.as_str()).await.held.is_some() }).await;
+
+    partner.serve(&keys.bundle(6).with_x509_authorities([keys.x509(), next.x509()]));
+    refreshed(&gateway).await;
+    assert_eq!(sequence(&gateway.relationship(PARTNER).await), Some(6));
+    // Nothing proves whose a JWT key is: an operator decides, and is asked once.
+    partner.serve(&next.bundle(7));
+    for _ in 0..2 {
+        let error = gateway.refused(PARTNER).await;
+        assert!(error.contains("also a key of trust domain `thief.example`, and no certificate proves"), "{error}");
+    }
+    let waiting = gateway.relationship(PARTNER).await.waiting.unwrap();
+    assert_eq!(waiting.reason, OfferReason::SharedKey);
+    let body = gateway.waiting(PARTNER).await;
+    gateway.decide(PARTNER, "approve", body).await.unwrap();
+    assert_eq!(sequence(&gateway.relationship(PARTNER).await), Some(7));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_first_bundle_without_keys_and_a_leaping_sequence_wait() {
+    let (setup, keys, partner) = setup(json!({})).await;
+    partner.serve(&Bundle::new(td(PARTNER)).with_sequence(Some(1)));
+    let gateway = setup.start().await;
+    let error = gateway.refused(PARTNER).await;
+    assert!(error.contains("has no keys, so nobody could be verified with it; held back"), "{error}");
+    assert_eq!(gateway.relationship(PARTNER).await.health, Health::Failing);
+
+    partner.serve(&keys.bundle(u64::MAX));
+    let error = gateway.refused(PARTNER).await;
+    assert!(error.contains("leaps from sequence 0 to 18446744073709551615"), "{error}");
+    partner.serve(&keys.bundle(5));
+    refreshed(&gateway).await;
+    partner.serve(&keys.bundle(6 + (1 << 56)));
+    let error = gateway.refused(PARTNER).await;
+    assert!(error.contains("leaps from sequence 5 to 72057594037927942"), "{error}");
+    assert_eq!(sequence(&gateway.relationship(PARTNER).await), Some(5));
+    let body = gateway.waiting(PARTNER).await;
+    gateway.decide(PARTNER, "approve", body).await.unwrap();
+    assert_eq!(sequence(&gateway.relationship(PARTNER).await), Some(6 + (1 << 56)));
     gateway.stop().await;
 }
 
