@@ -188,7 +188,7 @@ impl Partner {
         let address = Ipv4Addr::new(127, 1, network, 1 + u8::try_from(index % IN_A_NETWORK)?);
         let document = Arc::new(Document::render(&keys, &jwt, 1, behaviour.refresh_hint));
         Ok(Self {
-            profile: if index % 2 == 0 { Profile::HttpsWeb } else { Profile::HttpsSpiffe },
+            profile: if index.is_multiple_of(2) { Profile::HttpsWeb } else { Profile::HttpsSpiffe },
             hangs: is_chosen(index as u64, behaviour.hanging),
             keys,
             address,
