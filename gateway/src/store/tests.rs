@@ -5,6 +5,7 @@ use std::sync::Arc;
 mod audit;
 mod controls;
 mod publications;
+mod managed;
 mod schema;
 
 use federation_specs::{
