@@ -77,7 +77,10 @@ async fn a_set_is_stored_under_the_numbers_of_its_records(place: Place) {
 
 async fn what_is_refused_leaves_nothing_behind(place: Place) {
     let store = place.open().await;
-    store.change_managed(&request(&[("a.example", "hold"), ("b.example", "hold")], set(false, false)), 2).await.unwrap();
+    store
+        .change_managed(&request(&[("a.example", "hold"), ("b.example", "hold")], set(false, false)), 2)
+        .await
+        .unwrap();
     let refused = async |request: Request, room: usize| store.change_managed(&request, room).await.unwrap_err();
     let third = || request(&[("c.example", "hold")], Ownership::Kept);
     assert!(matches!(refused(third(), 2).await, ManagedError::TooMany));
@@ -91,14 +94,14 @@ async fn what_is_refused_leaves_nothing_behind(place: Place) {
         ("a.example", Precondition::Version(7), "has version 1 now"),
         ("c.example", Precondition::Version(7), "not managed here any more"),
     ] {
-        let request =
-            Request { precondition: Some(precondition), ..request(&[(name, "auto")], Ownership::Kept) };
+        let request = Request { precondition: Some(precondition), ..request(&[(name, "auto")], Ownership::Kept) };
         let error = refused(request, 3).await.to_string();
         assert!(error.contains(changed), "{error}");
     }
     assert_eq!(store.managed().await.unwrap().len(), 2);
     assert_eq!(store.audit_records(&AuditQuery { limit: 10, ..AuditQuery::default() }).await.unwrap().len(), 2);
     // One goes and another one comes: there is room.
-    let plan = store.change_managed(&request(&[("a.example", "hold"), ("c.example", "hold")], set(true, false)), 2).await;
+    let plan =
+        store.change_managed(&request(&[("a.example", "hold"), ("c.example", "hold")], set(true, false)), 2).await;
     assert_eq!(kinds(&plan.unwrap()), [Kind::Unchanged, Kind::Removed, Kind::Added]);
 }
