@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 mod audit;
 mod controls;
-mod publications;
 mod managed;
+mod publications;
 mod schema;
 
 use federation_specs::{
