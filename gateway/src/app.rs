@@ -262,7 +262,8 @@ impl Parts {
         stored.retain(|local, _| clients.iter().any(|client| client.trust_domain() == local));
         let configured = std::mem::take(&mut self.settings.relationships);
         let rules = self.settings.relationship_rules.clone();
-        let managed = managed::load(&self.store, &rules).await?;
+        let partners = configured.iter().map(|item| item.trust_domain.clone()).collect();
+        let managed = managed::load(&self.store, &rules, &partners).await?;
         let manager =
             Manager::load(configured, rules, managed, stored.clone(), updater, Arc::clone(&deliveries)).await?;
         for client in clients {

@@ -53,12 +53,22 @@ struct Inner {
 }
 
 /// What the store keeps, as the manager runs it. A relationship that an earlier configuration allowed stays; receivers
-/// that are not served any more are left out.
+/// that are not served any more are left out. `configured` are the partners of the configuration, which come first.
 ///
 /// # Errors
 /// [`StoreError`] when a definition cannot be read.
-pub async fn load(store: &Store, rules: &RelationshipRules) -> Result<Vec<ManagedRelationship>, StoreError> {
+pub async fn load(
+    store: &Store,
+    rules: &RelationshipRules,
+    configured: &BTreeSet<TrustDomain>,
+) -> Result<Vec<ManagedRelationship>, StoreError> {
     let stored = store.managed().await?;
+    for partner in stored.iter().map(|stored| &stored.trust_domain).filter(|partner| configured.contains(*partner)) {
+        tracing::warn!(
+            trust_domain = %partner,
+            "the configuration names this partner, so that its managed relationship waits; delete one of the two"
+        );
+    }
     Ok(stored.iter().filter_map(|stored| runnable(stored, rules)).collect())
 }
 
@@ -67,12 +77,17 @@ fn runnable(stored: &Stored, rules: &RelationshipRules) -> Option<ManagedRelatio
     let partner = &stored.trust_domain;
     let checked = read(&stored.definition).and_then(|item| {
         let key = format!("relationship `{partner}`");
-        rules.check(&key, &item, UnknownReceiver::LeftOut).map_err(|error| error.to_string())
+        let relationship = rules.check(&key, &item, UnknownReceiver::LeftOut).map_err(|error| error.to_string())?;
+        Ok((item.local_trust_domains.len(), relationship))
     });
     match checked {
-        Ok(relationship) => {
-            if relationship.local_trust_domains.is_empty() {
-                tracing::warn!(trust_domain = %partner, "no receiver of this relationship is served any more; apply it again");
+        Ok((named, relationship)) => {
+            let left = relationship.local_trust_domains.len();
+            if left < named.max(1) {
+                tracing::warn!(
+                    trust_domain = %partner,
+                    "receivers of this relationship are not served any more and are left out; apply it again"
+                );
             }
             Some(ManagedRelationship { relationship, set: stored.set.clone(), version: stored.version })
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 mod audit;
 mod controls;
+mod managed;
 mod publications;
 mod schema;
 
