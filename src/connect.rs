@@ -146,9 +146,14 @@ impl IssuerSocket {
 }
 
 impl AgentSocket {
+    /// The socket at this path, or where it is found without one.
+    pub(crate) fn new(path: Option<String>) -> Self {
+        Self { socket_path: path, instance: None }
+    }
+
     /// The socket at a known path.
     pub(crate) fn at(path: &Path) -> Self {
-        Self { socket_path: Some(path.display().to_string()), instance: None }
+        Self::new(Some(path.display().to_string()))
     }
 
     fn path(&self) -> Result<PathBuf, Failure> {

@@ -1,8 +1,9 @@
 //! Wiring: what there is, which tasks run, what happens first and last.
 
+mod admin;
 mod serving;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use federation_specs::id::TrustDomain;
 use service_kit::{
@@ -16,16 +17,13 @@ use service_kit::{
 };
 
 use crate::{
-    admin_socket::AdminSocket,
     config::Config,
-    http::admin,
     identity::WorkloadIdentity,
     issuer_client::IssuerClient,
     listeners::ListenerError,
-    managed::{self, Managed},
+    managed,
     metrics::GatewayMetrics,
     partners::PartnerBundles,
-    publish::PublisherStatuses,
     refresh::{
         clients::Clients, decisions::Decisions, deliver::Deliveries, manager::Manager, updater::Updater,
         work::IssuerWork,
@@ -93,6 +91,7 @@ pub struct Gateway {
     metrics: GatewayMetrics,
     https_web: Option<SocketAddr>,
     https_spiffe: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
     // Released last.
     _lock: DataDirLock,
 }
@@ -138,10 +137,10 @@ impl Gateway {
         let (https_web, https_spiffe) = parts.listeners(&clients).await?;
         parts.sources(&clients, &mut identities)?;
         let publishers = parts.publishers().await?;
-        parts.admin(&manager, publishers)?;
+        let admin = parts.admin(&manager, publishers, &clients).await?;
         manager.start();
         let Parts { store, readiness, metrics, tasks, .. } = parts;
-        Ok(Self { tasks, manager, store, readiness, metrics, https_web, https_spiffe, _lock: lock })
+        Ok(Self { tasks, manager, store, readiness, metrics, https_web, https_spiffe, admin, _lock: lock })
     }
 
     /// Address of the `https_web` listener.
@@ -152,6 +151,11 @@ impl Gateway {
     /// Address of the `https_spiffe` listener.
     pub fn https_spiffe(&self) -> Option<SocketAddr> {
         self.https_spiffe
+    }
+
+    /// Address of the admin listener.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// The subsystems' latches: `source`, `listeners`, `datastore`.
@@ -222,19 +226,25 @@ impl Parts {
             IssuerAddress::Socket(path) => return Ok(IssuerClient::over_socket(trust_domain.clone(), path, clock)),
             IssuerAddress::Tls { address, workload_api_socket } => (address, workload_api_socket),
         };
-        let known = identities.iter().find(|(path, _)| path == socket).map(|(_, identity)| Arc::clone(identity));
-        let identity = known.unwrap_or_else(|| {
-            let identity = Arc::new(WorkloadIdentity::new(socket.clone()));
-            identities.push((socket.clone(), Arc::clone(&identity)));
-            self.tasks.spawn("identity", Arc::clone(&identity).follow(Arc::clone(&clock), self.shutdown.clone()));
-            identity
-        });
+        let identity = self.workload_identity(socket, identities);
         let bundles: Arc<dyn BundleSource> = identity.bundles();
         let svid: Arc<dyn SvidSource> = identity.svid();
         let expected = PeerPolicy::Exactly(trust_domain.server_id());
         let tls = spiffe_client_config(bundles, Some(svid), expected, Arc::clone(&clock), &[ALPN_H2])?;
         IssuerClient::over_tls(trust_domain.clone(), address, tls, clock)
             .map_err(|source| Error::Issuer { trust_domain: trust_domain.to_string(), source })
+    }
+
+    /// The identity a Workload API gives, followed once for everybody who needs it.
+    fn workload_identity(&mut self, socket: &Path, identities: &mut serving::Identities) -> Arc<WorkloadIdentity> {
+        if let Some((_, known)) = identities.iter().find(|(path, _)| path == socket) {
+            return Arc::clone(known);
+        }
+        let identity = Arc::new(WorkloadIdentity::new(socket.to_owned()));
+        identities.push((socket.to_owned(), Arc::clone(&identity)));
+        let follow = Arc::clone(&identity).follow(Arc::clone(&self.clock), self.shutdown.clone());
+        self.tasks.spawn("identity", follow);
+        identity
     }
 
     /// Everything about partners: what is held, deliveries, and what each issuer wants.
@@ -287,23 +297,5 @@ impl Parts {
         }
         self.metrics.watch_partners(manager.clone(), Arc::clone(&self.partners), Arc::clone(&self.clock));
         Ok(manager)
-    }
-
-    fn admin(&mut self, manager: &Manager, publishers: PublisherStatuses) -> Result<(), Error> {
-        let socket = AdminSocket::bind(&self.settings.socket_path, Arc::clone(&self.clock))?;
-        let configured = self.settings.relationships.iter().map(|item| item.trust_domain.clone()).collect();
-        let rules = self.settings.relationship_rules.clone();
-        let router = admin::router(admin::Admin {
-            manager: manager.clone(),
-            managed: Managed::new(self.store.clone(), manager.clone(), rules, configured),
-            served: Arc::clone(&self.served),
-            partners: Arc::clone(&self.partners),
-            store: self.store.clone(),
-            readiness: self.readiness.clone(),
-            publishers,
-            clock: Arc::clone(&self.clock),
-        });
-        self.tasks.spawn("admin socket", socket.serve(router, self.shutdown.clone()));
-        Ok(())
     }
 }

@@ -11,6 +11,8 @@ use service_kit::health::Latch;
 #[derive(Debug, Clone)]
 pub(crate) struct Gathered {
     latch: Latch,
+    /// Whether the service is not ready while an item is missing.
+    needed: bool,
     items: Arc<Mutex<Items>>,
 }
 
@@ -24,9 +26,18 @@ struct Items {
 impl Gathered {
     /// Waits for each of `items`.
     pub(crate) fn new(latch: Latch, items: impl IntoIterator<Item = String>) -> Self {
+        Self::with(latch, true, items)
+    }
+
+    /// Only tells what is missing of `items`.
+    pub(crate) fn optional(latch: Latch, items: impl IntoIterator<Item = String>) -> Self {
+        Self::with(latch, false, items)
+    }
+
+    fn with(latch: Latch, needed: bool, items: impl IntoIterator<Item = String>) -> Self {
         let missing = items.into_iter().map(|item| (item, "starting".to_owned())).collect();
         let items = Items { missing, remarks: BTreeMap::new() };
-        let gathered = Self { latch, items: Arc::new(Mutex::new(items)) };
+        let gathered = Self { latch, needed, items: Arc::new(Mutex::new(items)) };
         gathered.report();
         gathered
     }
@@ -60,6 +71,7 @@ impl Gathered {
     fn report(&self) {
         let items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         match (items.missing.first_key_value(), items.remarks.first_key_value()) {
+            (Some((item, reason)), _) if !self.needed => self.latch.ready_but(format!("{item}: {reason}")),
             (Some((item, reason)), _) => self.latch.not_ready(format!("{item}: {reason}")),
             (None, Some((item, remark))) => self.latch.ready_but(format!("{item}: {remark}")),
             (None, None) => self.latch.ready(),
@@ -88,6 +100,10 @@ mod tests {
         assert_eq!(readiness.snapshot()["source"].reason.as_deref(), Some("b.example: held"));
         gathered.ready("b.example");
         assert_eq!(readiness.snapshot()["source"].reason, None);
+        let optional = Gathered::optional(readiness.latch("spare"), ["c.example".to_owned()]);
+        optional.not_ready("c.example", "refused");
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.snapshot()["spare"].reason.as_deref(), Some("c.example: refused"));
         Gathered::new(readiness.latch("none"), []);
         assert!(readiness.snapshot()["none"].ready);
     }

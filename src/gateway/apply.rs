@@ -4,11 +4,10 @@ use anstyle::AnsiColor;
 use gateway::api::managed::{ApplyRequest, ApplyResult, ChangeKind, DEFAULT_SET, FieldChange, ResourceChange};
 use serde_json::Value;
 
-use super::client::Client;
+use super::address::GatewayAddress;
 use super::relationship::one_line;
 use super::resources;
 use super::table::{NOTHING, coloured};
-use crate::connect::GatewaySocket;
 use crate::failure::Failure;
 use crate::output::{self, Format, OutputArguments};
 
@@ -20,7 +19,7 @@ const DIFFERENT: u8 = 2;
                         With -dry-run: 0 when nothing differs, 1 for an error, 2 when something differs.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// A file, a folder, or - for standard input; may be repeated
     #[arg(short = 'f', long = "file", value_name = "FILE", action = clap::ArgAction::Append)]
     files: Vec<String>,
@@ -56,7 +55,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Failure> {
         take_over: arguments.take_over,
         why: arguments.why.clone(),
     };
-    let result: ApplyResult = Client::new(arguments.socket.path()?).post("/v1/apply", &request).await?;
+    let result: ApplyResult = arguments.gateway.client().await?.post("/v1/apply", &request).await?;
     match arguments.output.format {
         Format::Json => output::print_json(&result)?,
         Format::Pretty => output::to_stdout_in_colour(&result_text(&result))?,

@@ -4,11 +4,10 @@ use std::io::BufRead as _;
 
 use gateway::api::audit::{AuditEntry, AuditPage, AuditReport, Verifier, read_export_line};
 
-use super::client::Client;
+use super::address::GatewayAddress;
 use super::pages;
 use super::relationship::one_line;
 use super::table::{NOTHING, cell, short, table, time};
-use crate::connect::GatewaySocket;
 use crate::failure::{Failure, io_reason};
 use crate::identifiers;
 use crate::notation::{counted, quote};
@@ -34,7 +33,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// How many records
     #[arg(long, visible_alias = "last", value_name = "COUNT", default_value_t = SHOWN,
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -49,7 +48,7 @@ pub(crate) struct List {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Export {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// Only records after this one
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     after: i64,
@@ -58,7 +57,7 @@ pub(crate) struct Export {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// A head hash printed before: check also that everything up to it is still there
     #[arg(long, value_name = "HASH")]
     head: Option<String>,
@@ -80,7 +79,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 async fn list(arguments: &List) -> Result<(), Failure> {
     let subject = arguments.subject.as_deref().map(identifiers::trust_domain).transpose()?;
     let filters = [("order", Some("newest".to_owned())), ("subject", subject.map(|subject| subject.to_string()))];
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let mut page: AuditPage = pages::read(&client, "/v1/audit", &filters, Some(arguments.limit)).await?;
     page.records.reverse();
     match arguments.output.format {
@@ -115,7 +114,7 @@ fn list_text(page: &AuditPage) -> String {
 }
 
 async fn export(arguments: &Export) -> Result<(), Failure> {
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let mut after = arguments.after;
     loop {
         let lines = client.get_bytes(&format!("/v1/audit/export?after={after}&limit={PAGE}")).await?;
@@ -141,7 +140,7 @@ async fn verify(arguments: &Verify) -> Result<(), Failure> {
         Some(file) => verify_file(file, head.as_deref())?,
         None => {
             let query = head.map(|head| format!("?head={head}")).unwrap_or_default();
-            Client::new(arguments.socket.path()?).get(&format!("/v1/audit/verify{query}")).await?
+            arguments.gateway.client().await?.get(&format!("/v1/audit/verify{query}")).await?
         }
     };
     match arguments.output.format {

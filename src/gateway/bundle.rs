@@ -4,10 +4,9 @@ use federation_specs::bundle_json;
 use federation_specs::id::TrustDomain;
 use gateway::api::{BundleHistory, BundleList};
 
-use super::client::Client;
+use super::address::GatewayAddress;
 use super::pages::{self, Limit};
 use super::table::{cell, number, short, table, time};
-use crate::connect::GatewaySocket;
 use crate::failure::{Failure, error_chain};
 use crate::identifiers;
 use crate::notation::quote;
@@ -27,7 +26,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     #[command(flatten)]
     limit: Limit,
     #[command(flatten)]
@@ -37,7 +36,7 @@ pub(crate) struct List {
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// The trust domain
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
@@ -71,7 +70,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn list(arguments: &List) -> Result<(), Failure> {
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let list: BundleList = pages::read(&client, "/v1/bundles", &[], arguments.limit.limit).await?;
     match arguments.output.format {
         Format::Json => output::print_json(&list),
@@ -101,7 +100,7 @@ fn list_text(list: &BundleList) -> String {
 
 async fn show(arguments: &Show) -> Result<(), Failure> {
     let trust_domain = identifiers::trust_domain(&arguments.one.trust_domain)?;
-    let document = Client::new(arguments.one.socket.path()?).get_bytes(&format!("/v1/bundles/{trust_domain}")).await?;
+    let document = arguments.one.gateway.client().await?.get_bytes(&format!("/v1/bundles/{trust_domain}")).await?;
     match (arguments.one.output.format, arguments.format.as_str()) {
         (Format::Json, _) => {
             let value: serde_json::Value = serde_json::from_slice(&document)
@@ -130,7 +129,7 @@ fn roots(trust_domain: &TrustDomain, document: &[u8]) -> Result<String, Failure>
 
 pub(super) async fn history(arguments: &History) -> Result<(), Failure> {
     let trust_domain = identifiers::trust_domain(&arguments.one.trust_domain)?;
-    let client = Client::new(arguments.one.socket.path()?);
+    let client = arguments.one.gateway.client().await?;
     let path = format!("/v1/bundles/{trust_domain}/history");
     let history: BundleHistory = pages::read(&client, &path, &[], arguments.limit.limit).await?;
     match arguments.one.output.format {

@@ -1,18 +1,27 @@
-//! HTTP over the gateway's Unix socket.
+//! HTTP to the gateway: over its Unix socket, or over mTLS to its admin listener.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use federation_specs::id::SpiffeId;
 use gateway::api::Problem;
 use http::request::Builder;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use service_kit::clock::SystemClock;
+use service_kit::tls::{ALPN_HTTP11, BundleCell, PeerPolicy, SvidCell, refusal, spiffe_client_config};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
+use super::identity::Identity;
 use crate::connect::MAX_ANSWER_BYTES;
 use crate::failure::{Failure, error_chain, io_reason};
 use crate::notation::quote;
@@ -20,15 +29,67 @@ use crate::notation::quote;
 /// No answer takes longer: more than the longest refresh of a partner.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
-/// The gateway behind one socket. Every call makes its own connection.
+/// How long a connection to the admin listener may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// One gateway. Every call makes its own connection.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    socket: PathBuf,
+    place: Place,
 }
 
+/// Where the gateway is.
+#[derive(Debug, Clone)]
+enum Place {
+    Socket(PathBuf),
+    Listener { address: String, name: ServerName<'static>, tls: Arc<ClientConfig> },
+}
+
+/// What HTTP goes over.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 impl Client {
+    /// The gateway behind a socket.
     pub(super) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { place: Place::Socket(socket) }
+    }
+
+    /// The gateway behind an admin listener that proves to be `server`.
+    pub(super) fn over_tls(address: &str, server: &SpiffeId, identity: Identity) -> Result<Self, Failure> {
+        let host = address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']).to_owned();
+        // Only the form of the name counts: the server proves its SPIFFE ID.
+        let name = ServerName::try_from(host)
+            .map_err(|_| Failure::new(format!("{} is no address; write host:port", quote(address))))?;
+        let bundles = Arc::new(BundleCell::new(identity.bundles));
+        let svid = Arc::new(SvidCell::holding(identity.svid));
+        let expected = PeerPolicy::Exactly(server.clone());
+        let tls = spiffe_client_config(bundles, Some(svid), expected, SystemClock::shared(), &[ALPN_HTTP11]);
+        let tls = tls.map_err(|error| Failure::chain(&error))?;
+        Ok(Self { place: Place::Listener { address: address.to_owned(), name, tls } })
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, Failure> {
+        let (address, name, tls) = match &self.place {
+            Place::Socket(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|error| unreachable(path, &error))?;
+                return Ok(Box::new(stream));
+            }
+            Place::Listener { address, name, tls } => (address, name, tls),
+        };
+        let connect = async {
+            let stream = TcpStream::connect(address).await?;
+            TlsConnector::from(Arc::clone(tls)).connect(name.clone(), stream).await
+        };
+        let failed = |reason: String| Failure::new(format!("no gateway answers on {}: {reason}", quote(address)));
+        match tokio::time::timeout(CONNECT_LIMIT, connect).await {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(error)) => {
+                Err(failed(refusal(&error).map_or_else(|| error_chain(&error), |reason| reason.to_string())))
+            }
+            Err(_) => Err(failed(format!("it took longer than {} s", CONNECT_LIMIT.as_secs()))),
+        }
     }
 
     /// `GET`, the answer as JSON.
@@ -90,9 +151,17 @@ impl Client {
     }
 
     async fn exchange(&self, mut request: Builder, body: Option<Bytes>) -> Result<Response<Bytes>, Failure> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| unreachable(&self.socket, &error))?;
-        let broken =
-            |error: &hyper::Error| Failure::new(format!("the gateway's answer broke off: {}", error_chain(error)));
+        let stream = self.connect().await?;
+        let broken = |error: &hyper::Error| {
+            let text = error_chain(error);
+            match text.contains("received fatal alert") {
+                // With TLS 1.3 the refusal of a client arrives after the handshake.
+                true => Failure::new(format!("the gateway refuses this X509-SVID: {text}")).remedy(
+                    "Is it current, and is its trust domain served there or among admin.partner_trust_domains?",
+                ),
+                false => Failure::new(format!("the gateway's answer broke off: {text}")),
+            }
+        };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         let connection = tokio::spawn(connection);

@@ -4,10 +4,9 @@ use federation_specs::id::TrustDomain;
 use gateway::api::{ApproveRequest, Decided, ReasonRequest, Relationship, RestoreRequest};
 use serde::Serialize;
 
-use super::client::Client;
+use super::address::GatewayAddress;
 use super::relationship::{path, waiting_text};
 use super::table::short;
-use crate::connect::GatewaySocket;
 use crate::failure::Failure;
 use crate::identifiers;
 use crate::output::{self, Format, OutputArguments};
@@ -15,7 +14,7 @@ use crate::output::{self, Format, OutputArguments};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Reasoned {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// The partner
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
@@ -52,7 +51,7 @@ async fn decide(
     text: impl FnOnce(&Relationship) -> String,
 ) -> Result<(), Failure> {
     let partner = identifiers::trust_domain(&arguments.trust_domain)?;
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let decided: Decided = client.post(&format!("{}/{verb}", path(&partner)), body).await?;
     match arguments.output.format {
         Format::Json => output::print_json(&decided),
@@ -67,7 +66,7 @@ async fn looked_at(arguments: &Named) -> Result<ApproveRequest, Failure> {
         return Ok(ApproveRequest { digest: Some(digest.clone()), why });
     }
     let partner: TrustDomain = identifiers::trust_domain(&arguments.reasoned.trust_domain)?;
-    let relationship: Relationship = Client::new(arguments.reasoned.socket.path()?).get(&path(&partner)).await?;
+    let relationship: Relationship = arguments.reasoned.gateway.client().await?.get(&path(&partner)).await?;
     let waiting = relationship.waiting.filter(|waiting| waiting.rejected_at.is_none());
     if let (Some(waiting), Format::Pretty) = (&waiting, arguments.reasoned.output.format) {
         output::to_stdout_in_colour(&waiting_text(waiting))?;

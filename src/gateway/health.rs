@@ -4,23 +4,22 @@ use anstyle::AnsiColor;
 use comfy_table::Color;
 use gateway::api::{HealthReport, SubsystemHealth};
 
-use super::client::Client;
+use super::address::GatewayAddress;
 use super::relationship::one_line;
 use super::table::{NOTHING, cell, coloured, table};
-use crate::connect::GatewaySocket;
 use crate::failure::Failure;
 use crate::output::{self, Format, OutputArguments};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     #[command(flatten)]
     output: OutputArguments,
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let report: HealthReport = Client::new(arguments.socket.path()?).get("/v1/health").await?;
+    let report: HealthReport = arguments.gateway.client().await?.get("/v1/health").await?;
     match arguments.output.format {
         Format::Json => output::print_json(&report),
         Format::Pretty => output::to_stdout_in_colour(&text(&report)),

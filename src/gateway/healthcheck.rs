@@ -2,8 +2,7 @@
 
 use gateway::api::HealthReport;
 
-use super::client::Client;
-use crate::connect::GatewaySocket;
+use super::address::GatewayAddress;
 use crate::failure::Failure;
 use crate::output::{self, Format, OutputArguments, to_stdout};
 use crate::standard_error::to_stderr;
@@ -11,7 +10,7 @@ use crate::standard_error::to_stderr;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// Name every part
     #[arg(long)]
     verbose: bool,
@@ -20,7 +19,10 @@ pub(crate) struct Arguments {
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let report: HealthReport = Client::new(arguments.socket.path()?)
+    let report: HealthReport = arguments
+        .gateway
+        .client()
+        .await?
         .get("/v1/health")
         .await
         .map_err(|failure| failure.context("gateway is unhealthy"))?;

@@ -6,10 +6,10 @@ use gateway::api::managed::{ChangeKind, ManagedChange};
 use http::{HeaderValue, header};
 use serde_json::{Map, Value};
 
+use super::address::GatewayAddress;
 use super::apply::change_text;
-use super::client::{Client, query};
+use super::client::query;
 use super::relationship::path;
-use crate::connect::GatewaySocket;
 use crate::failure::Failure;
 use crate::identifiers;
 use crate::input;
@@ -19,7 +19,7 @@ use crate::output::{self, Format, OutputArguments};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Change {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     #[command(flatten)]
     relationship: Flags,
     /// Why, for the audit log
@@ -73,7 +73,7 @@ struct Flags {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// The partner
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
@@ -161,7 +161,7 @@ pub(super) async fn create(arguments: &Change) -> Result<(), Failure> {
     let mut keys = Map::new();
     arguments.relationship.lay_over(&mut keys)?;
     required(&keys)?;
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let path = format!("{}{}", path(&partner), query("why", &arguments.why));
     let changed = client.put(&path, (header::IF_NONE_MATCH, HeaderValue::from_static("*")), &keys).await?;
     report(arguments.output, &changed)
@@ -169,7 +169,7 @@ pub(super) async fn create(arguments: &Change) -> Result<(), Failure> {
 
 pub(super) async fn update(arguments: &Change) -> Result<(), Failure> {
     let partner = arguments.relationship.partner()?;
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     // As the gateway wrote it, so that keys this command knows nothing of are kept.
     let (before, tag): (Value, _) = client.get_tagged(&format!("{}/definition", path(&partner))).await?;
     let mut keys = before["definition"].as_object().cloned().unwrap_or_default();
@@ -182,7 +182,7 @@ pub(super) async fn update(arguments: &Change) -> Result<(), Failure> {
 
 pub(super) async fn delete(arguments: &Delete) -> Result<(), Failure> {
     let partner = identifiers::trust_domain(&arguments.trust_domain)?;
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let changed = client.delete(&format!("{}{}", path(&partner), query("why", &arguments.why))).await?;
     report(arguments.output, &changed)
 }

@@ -1,5 +1,6 @@
 //! `entente gateway …`: run the federation gateway and look at its partners through its local socket.
 
+mod address;
 mod apply;
 mod audit;
 mod bundle;
@@ -7,6 +8,7 @@ mod client;
 mod decision;
 mod health;
 mod healthcheck;
+mod identity;
 mod managed;
 mod openapi;
 mod pages;

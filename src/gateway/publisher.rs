@@ -4,11 +4,10 @@ use anstyle::AnsiColor;
 use comfy_table::Color;
 use gateway::api::publishers::{Publisher, PublisherHealth, PublisherList};
 
-use super::client::Client;
+use super::address::GatewayAddress;
 use super::pages::{self, Limit};
 use super::relationship::one_line;
 use super::table::{NOTHING, cell, coloured, line, number, short, table, time};
-use crate::connect::GatewaySocket;
 use crate::failure::Failure;
 use crate::identifiers;
 use crate::output::{self, Format, OutputArguments};
@@ -27,7 +26,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// Only those that fail
     #[arg(long)]
     failing: bool,
@@ -40,7 +39,7 @@ pub(crate) struct List {
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// The served trust domain
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
@@ -56,7 +55,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn list(arguments: &List) -> Result<(), Failure> {
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let filters = [("failing", arguments.failing.then(|| "true".to_owned()))];
     let list: PublisherList = pages::read(&client, PATH, &filters, arguments.limit.limit).await?;
     match arguments.output.format {
@@ -67,7 +66,7 @@ async fn list(arguments: &List) -> Result<(), Failure> {
 
 async fn show(arguments: &One) -> Result<(), Failure> {
     let trust_domain = identifiers::trust_domain(&arguments.trust_domain)?;
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let filters = [("trust_domain", Some(trust_domain.to_string()))];
     let list: PublisherList = pages::read(&client, PATH, &filters, None).await?;
     match arguments.output.format {

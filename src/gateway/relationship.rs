@@ -11,11 +11,11 @@ use gateway::api::{
     WaitingBundle,
 };
 
+use super::address::GatewayAddress;
 use super::client::Client;
 use super::pages::{self, Limit};
 use super::table::{NOTHING, cell, coloured, line, number, short, table, time};
 use super::{bundle, decision, managed};
-use crate::connect::GatewaySocket;
 use crate::failure::Failure;
 use crate::identifiers;
 use crate::notation::counted;
@@ -57,7 +57,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// Only those of this health, or of several with commas between them: degraded,failing,expired
     #[arg(long, value_name = "HEALTH")]
     health: Option<String>,
@@ -79,7 +79,7 @@ pub(crate) struct List {
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// The partner
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
@@ -127,7 +127,7 @@ pub(crate) async fn get(socket: &Path, trust_domain: &TrustDomain) -> anyhow::Re
 }
 
 async fn list(arguments: &List) -> Result<(), Failure> {
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let filters = [
         ("health", arguments.health.clone()),
         ("mode", arguments.mode.clone()),
@@ -145,7 +145,7 @@ async fn list(arguments: &List) -> Result<(), Failure> {
 
 async fn show(arguments: &One) -> Result<(), Failure> {
     let trust_domain = identifiers::trust_domain(&arguments.trust_domain)?;
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let relationship: Relationship = client.get(&path(&trust_domain)).await?;
     match arguments.output.format {
         Format::Json => output::print_json(&relationship),
@@ -155,7 +155,7 @@ async fn show(arguments: &One) -> Result<(), Failure> {
 
 async fn refresh(arguments: &Refresh) -> Result<(), Failure> {
     let trust_domain = identifiers::trust_domain(&arguments.one.trust_domain)?;
-    let client = Client::new(arguments.one.socket.path()?);
+    let client = arguments.one.gateway.client().await?;
     let request =
         RefreshRequest { accept_rollback: arguments.accept_rollback, accept_emptied: arguments.accept_emptied };
     let result: RefreshResult = client.post(&format!("{}/refresh", path(&trust_domain)), &request).await?;

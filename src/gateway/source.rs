@@ -5,11 +5,10 @@ use comfy_table::Color;
 use gateway::api::ReasonRequest;
 use gateway::api::sources::{AcceptedSources, DomainSources, Source, SourceList};
 
-use super::client::Client;
+use super::address::GatewayAddress;
 use super::pages::{self, Limit};
 use super::relationship::one_line;
 use super::table::{NOTHING, cell, coloured, line, number, short, table, time};
-use crate::connect::GatewaySocket;
 use crate::failure::Failure;
 use crate::identifiers;
 use crate::output::{self, Format, OutputArguments};
@@ -28,7 +27,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// Only those that are held back
     #[arg(long)]
     held: bool,
@@ -44,7 +43,7 @@ pub(crate) struct List {
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
     #[command(flatten)]
-    socket: GatewaySocket,
+    gateway: GatewayAddress,
     /// The served trust domain
     #[arg(value_name = "TRUST_DOMAIN")]
     trust_domain: String,
@@ -70,7 +69,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn list(arguments: &List) -> Result<(), Failure> {
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let only = |wanted: bool| wanted.then(|| "true".to_owned());
     let filters = [("held", only(arguments.held)), ("failing", only(arguments.failing))];
     let list: SourceList = pages::read(&client, "/v1/sources", &filters, arguments.limit.limit).await?;
@@ -82,7 +81,7 @@ async fn list(arguments: &List) -> Result<(), Failure> {
 
 async fn show(arguments: &One) -> Result<(), Failure> {
     let trust_domain = identifiers::trust_domain(&arguments.trust_domain)?;
-    let client = Client::new(arguments.socket.path()?);
+    let client = arguments.gateway.client().await?;
     let sources: DomainSources = client.get(&format!("/v1/sources/{trust_domain}")).await?;
     match arguments.output.format {
         Format::Json => output::print_json(&sources),
@@ -93,7 +92,7 @@ async fn show(arguments: &One) -> Result<(), Failure> {
 /// Shows what is held and accepts exactly that.
 async fn accept(arguments: &Accept) -> Result<(), Failure> {
     let trust_domain = identifiers::trust_domain(&arguments.one.trust_domain)?;
-    let client = Client::new(arguments.one.socket.path()?);
+    let client = arguments.one.gateway.client().await?;
     let path = format!("/v1/sources/{trust_domain}");
     let (sources, tag): (DomainSources, _) = client.get_tagged(&path).await?;
     let pretty = arguments.one.output.format == Format::Pretty;

@@ -164,7 +164,8 @@ impl Parts {
                     // The settings were checked: both are there.
                     let (Some(signer), Some(client)) = (signer, client) else { continue };
                     let (signer, client, data_dir) = (Arc::clone(signer), client.clone(), &self.settings.data_dir);
-                    let minted = Minted::new(id.clone(), signer, domain.name(), client, data_dir, metrics, clock);
+                    let minted =
+                        Minted::new(id.clone(), signer, domain.name().as_str(), client, data_dir, metrics, clock);
                     minted.restore();
                     Box::new(minted)
                 }

@@ -2,6 +2,7 @@
 //! (`ENTENTE_GATEWAY__DATA_DIR`). [`crate::settings::Settings`] is its checked form.
 
 mod acme;
+mod admin;
 mod datastore;
 mod listeners;
 mod publishers;
@@ -20,6 +21,7 @@ use service_kit::{
 };
 
 pub use acme::{Acme, AcmeChallenge, DEFAULT_DIRECTORY_URL, ExternalAccount, Http01};
+pub use admin::{Admin, RoleEntry};
 pub use datastore::{DEFAULT_MAX_CONNECTIONS, Datastore};
 pub use listeners::{Limits, Listeners, ServingCertFile, SpiffeListener, WebListener};
 pub use publishers::{
@@ -68,6 +70,9 @@ pub struct Config {
     /// Where bundles are served.
     #[serde(default)]
     pub listeners: Listeners,
+    /// The admin API over mTLS; off unless given.
+    #[serde(default)]
+    pub admin: Option<Admin>,
     /// The trust domains this gateway serves.
     pub trust_domains: Vec<TrustDomain>,
     /// Partners, besides those created at the issuers.

@@ -1,10 +1,15 @@
 //! Errors of the admin API as problem details (RFC 9457).
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use federation_specs::id::{IdError, TrustDomain};
+use federation_specs::{
+    id::{IdError, TrustDomain},
+    x509_svid::X509SvidError,
+};
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::{
@@ -42,6 +47,7 @@ kinds! {
     BadCondition = BAD_REQUEST "bad-condition";
     AmbiguousBundle = BAD_REQUEST "ambiguous-bundle";
     RoleNeeded = FORBIDDEN "role-needed";
+    IdentityNotValid = FORBIDDEN "identity-not-valid";
     UnknownPath = NOT_FOUND "unknown-path";
     UnknownRelationship = NOT_FOUND "unknown-relationship";
     UnknownBundle = NOT_FOUND "unknown-bundle";
@@ -120,6 +126,8 @@ pub(crate) enum AdminError {
         has.map_or_else(|| "has no role here".to_owned(), |role| format!("has the role {role}"))
     )]
     RoleNeeded { caller: String, has: Option<Role>, needed: Role },
+    #[error("the X509-SVID of this connection is not good any more: {0}; connect again with a current one")]
+    Identity(Arc<X509SvidError>),
     #[error("nothing is at `{0}`; /v1/openapi.json describes what there is")]
     NoSuchPath(String),
     #[error("this path does not take {0}")]
@@ -152,6 +160,7 @@ impl AdminError {
             Self::ConditionNeeded(_) => Kind::ConditionNeeded,
             Self::Changed => Kind::Changed,
             Self::RoleNeeded { .. } => Kind::RoleNeeded,
+            Self::Identity(_) => Kind::IdentityNotValid,
             Self::NoSuchPath(_) => Kind::UnknownPath,
             Self::Method(_) => Kind::MethodNotAllowed,
             Self::Overloaded => Kind::Overloaded,

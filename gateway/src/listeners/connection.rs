@@ -9,18 +9,16 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
 use service_kit::{clock::SharedClock, lifecycle::Shutdown, tls::ALPN_H2};
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 
-use super::client::ClientAddress;
+use super::{Accepted, client::ClientAddress};
 use crate::settings::ServingLimits;
 
 /// A connection is closed after this long, so that clients notice changed certificates and addresses.
@@ -45,25 +43,32 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// timeout is cut off; a connection without a request for the idle timeout is closed, and cut off after the same time
 /// again.
 pub(super) async fn serve(
-    stream: TlsStream<TcpStream>,
-    router: Router,
+    accepted: Accepted,
     client: ClientAddress,
     limits: &ServingLimits,
     clock: &SharedClock,
     shutdown: &Shutdown,
 ) {
+    let Accepted { stream, router, peer } = accepted;
+    let max_age = peer.as_ref().map_or(MAX_CONNECTION_AGE, |peer| {
+        // An X509-SVID that has ended takes its connection along.
+        Duration::try_from(peer.until - clock.now()).unwrap_or_default().min(MAX_CONNECTION_AGE)
+    });
     let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
     let requests = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&requests);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         counter.fetch_add(1, Ordering::Relaxed);
         request.extensions_mut().insert(client);
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.identity());
+        }
         router.clone().oneshot(request.map(Body::new))
     });
 
     let builder = builder(http2, limits.header_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut age = clock.sleep(MAX_CONNECTION_AGE);
+    let mut age = clock.sleep(max_age);
     let mut tick = clock.sleep(limits.header_timeout);
     let mut seen = 0;
     let mut closing = false;

@@ -1,9 +1,11 @@
-//! The public listeners: TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2, never asking for client authentication.
+//! The listeners: TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2. The public ones never ask for client authentication, that of
+//! the admin API insists on it.
 
 pub(crate) mod acme;
 pub(crate) mod client;
 mod connection;
 pub(crate) mod endpoint_identity;
+pub(crate) mod peer;
 mod proxy_protocol;
 pub(crate) mod rate_limit;
 
@@ -17,8 +19,8 @@ use service_kit::{
     clock::SharedClock,
     lifecycle::Shutdown,
     tls::{
-        ALPN_H2, ALPN_HTTP11, ClientAuth, SvidSource, TlsError, WebCertificate, resolver_server_config, server_config,
-        web_server_config,
+        ALPN_H2, ALPN_HTTP11, BundleSource, ClientAuth, SvidSource, TlsError, WebCertificate, resolver_server_config,
+        server_config, web_server_config,
     },
 };
 use tokio::{
@@ -33,6 +35,7 @@ pub use self::acme::AcmeError;
 use self::{
     acme::{Acme, challenge},
     client::{ClientAddress, ConnectionsPerClient},
+    peer::{Peer, PeerTrust},
 };
 use crate::{metrics::ListenerMetrics, settings::ServingLimits};
 
@@ -50,9 +53,9 @@ const ALPN: &[&[u8]] = &[ALPN_H2, ALPN_HTTP11];
 #[non_exhaustive]
 pub enum ListenerError {
     /// The address cannot be bound.
-    #[error("listener {name} cannot use {address}: {source}; stop what uses it or change listeners.{name}.bind_port")]
+    #[error("listener {name} cannot use {address}: {source}; stop what uses it or change {}", bind_key(name))]
     Bind {
-        /// `https_web` or `https_spiffe`.
+        /// `https_web`, `https_spiffe` or `admin`.
         name: &'static str,
         /// The configured address.
         address: SocketAddr,
@@ -62,7 +65,7 @@ pub enum ListenerError {
     /// The certificate cannot be used.
     #[error("listener {name}: {source}")]
     Tls {
-        /// `https_web` or `https_spiffe`.
+        /// `https_web`, `https_spiffe` or `admin`.
         name: &'static str,
         /// The cause.
         source: TlsError,
@@ -70,6 +73,14 @@ pub enum ListenerError {
     /// Certificates cannot be ordered.
     #[error("listener https_web: {0}")]
     Acme(#[from] AcmeError),
+}
+
+/// The key of a listener's port in the configuration.
+fn bind_key(name: &str) -> String {
+    match name {
+        "admin" => "admin.bind_port".to_owned(),
+        public => format!("listeners.{public}.bind_port"),
+    }
 }
 
 /// Which certificate is presented to whom, and what is served behind it.
@@ -86,6 +97,8 @@ pub(crate) struct Certificates {
 struct Choice {
     tls: Arc<ServerConfig>,
     router: Router,
+    /// What clients are verified with, if they have to present an X509-SVID.
+    peers: Option<PeerTrust>,
 }
 
 impl Certificates {
@@ -101,7 +114,7 @@ impl Certificates {
     ) -> Result<(Self, Arc<WebCertificate>), ListenerError> {
         let (tls, handle) = web_server_config(certificate, key, Arc::clone(clock), ALPN)
             .map_err(|source| ListenerError::Tls { name: "https_web", source })?;
-        let default = Choice { tls, router };
+        let default = Choice { tls, router, peers: None };
         Ok((Self { default, by_server_name: HashMap::new(), challenges: None }, handle))
     }
 
@@ -113,7 +126,8 @@ impl Certificates {
         let refused = |source| ListenerError::Tls { name: "https_web", source };
         let tls = resolver_server_config(acme.resolver(), ALPN).map_err(refused)?;
         let challenges = acme.handshake_challenges().map(|challenges| challenges.tls()).transpose().map_err(refused)?;
-        Ok(Self { default: Choice { tls, router }, by_server_name: HashMap::new(), challenges })
+        let default = Choice { tls, router, peers: None };
+        Ok(Self { default, by_server_name: HashMap::new(), challenges })
     }
 
     /// X509-SVIDs by the TLS server names that select them; the first one answers every other name. `None` without
@@ -131,6 +145,26 @@ impl Certificates {
         let mut certificates = Self { default, by_server_name: HashMap::new(), challenges: None };
         certificates.add_spiffe(identities, router, clock)?;
         Ok(Some(certificates))
+    }
+
+    /// One X509-SVID, shown to clients that present one of `bundles` themselves.
+    ///
+    /// # Errors
+    /// When rustls refuses the configuration.
+    pub(crate) fn mutual(
+        svid: &Arc<dyn SvidSource>,
+        bundles: Arc<dyn BundleSource>,
+        router: Router,
+        clock: &SharedClock,
+    ) -> Result<Self, ListenerError> {
+        let peers = PeerTrust { bundles, clock: Arc::clone(clock) };
+        let tls = server_config(Arc::clone(svid), &peers.client_auth(), clock, ALPN)
+            .map_err(|source| ListenerError::Tls { name: "admin", source })?;
+        Ok(Self {
+            default: Choice { tls, router, peers: Some(peers) },
+            by_server_name: HashMap::new(),
+            challenges: None,
+        })
     }
 
     /// Adds X509-SVIDs for the TLS server names that select them.
@@ -161,7 +195,7 @@ impl Certificates {
 fn spiffe_choice(svid: &Arc<dyn SvidSource>, router: &Router, clock: &SharedClock) -> Result<Choice, ListenerError> {
     let tls = server_config(Arc::clone(svid), &ClientAuth::None, clock, ALPN)
         .map_err(|source| ListenerError::Tls { name: "https_spiffe", source })?;
-    Ok(Choice { tls, router: router.clone() })
+    Ok(Choice { tls, router: router.clone(), peers: None })
 }
 
 /// What a listener is made of.
@@ -278,9 +312,9 @@ impl Shared {
             }
             () = shutdown.cancelled() => return,
         };
-        let Some((stream, router, client, _counted)) = started else { return };
+        let Some((accepted, client, _counted)) = started else { return };
         self.metrics.served.increment(1);
-        connection::serve(stream, router, client, &self.limits, &self.clock, &shutdown).await;
+        connection::serve(accepted, client, &self.limits, &self.clock, &shutdown).await;
     }
 
     /// PROXY protocol header, the client's share of connections, TLS handshake; `None` if one of them failed.
@@ -288,7 +322,7 @@ impl Shared {
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
-    ) -> Option<(TlsStream<TcpStream>, Router, ClientAddress, client::Counted)> {
+    ) -> Option<(Accepted, ClientAddress, client::Counted)> {
         let listener = self.name;
         let mut client = ClientAddress(peer.ip());
         let peer_ip = peer.ip().to_canonical();
@@ -309,7 +343,7 @@ impl Shared {
             return None;
         };
         match self.handshake(stream).await {
-            Ok(Some((stream, router))) => Some((stream, router, client, counted)),
+            Ok(Some(accepted)) => Some((accepted, client, counted)),
             Ok(None) => {
                 self.metrics.acme_validation.increment(1);
                 tracing::debug!(listener, client = %client.0, "ACME validation answered");
@@ -325,7 +359,7 @@ impl Shared {
 
     /// `None` after a handshake that was a certificate authority's validation: it is the whole answer (RFC 8737
     /// section 3).
-    async fn handshake(&self, stream: TcpStream) -> io::Result<Option<(TlsStream<TcpStream>, Router)>> {
+    async fn handshake(&self, stream: TcpStream) -> io::Result<Option<Accepted>> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let hello = start.client_hello();
         if let Some(challenges) = self.certificates.challenges.as_ref().filter(|_| challenge::is_validation(&hello)) {
@@ -333,9 +367,24 @@ impl Shared {
             return Ok(None);
         }
         let choice = self.certificates.choose(hello.server_name());
-        let router = choice.router.clone();
-        Ok(Some((start.into_stream(Arc::clone(&choice.tls)).await?, router)))
+        let stream = start.into_stream(Arc::clone(&choice.tls)).await?;
+        let peer = match &choice.peers {
+            None => None,
+            Some(peers) => {
+                let gone = || io::Error::other("the client's X509-SVID is not good any more");
+                Some(peers.peer(stream.get_ref().1).ok_or_else(gone)?)
+            }
+        };
+        Ok(Some(Accepted { stream, router: choice.router.clone(), peer }))
     }
+}
+
+/// A connection after its handshake.
+struct Accepted {
+    stream: TlsStream<TcpStream>,
+    router: Router,
+    /// The client, if it had to present an X509-SVID.
+    peer: Option<Peer>,
 }
 
 type Slot = tokio::sync::OwnedSemaphorePermit;

@@ -385,6 +385,11 @@ impl Manager {
         Ok(())
     }
 
+    /// Whether the partner's bundle is older than its maximum age.
+    pub(crate) fn is_expired(&self, partner: &TrustDomain) -> bool {
+        self.decisions().control(partner).expired_at.is_some()
+    }
+
     fn decisions(&self) -> &Decisions {
         self.inner.shared.updater.decisions()
     }

@@ -1,6 +1,7 @@
 //! The configuration after every value has been parsed and checked. What is here can be acted upon.
 
 mod acme;
+mod admin;
 mod datastore;
 mod error;
 mod listeners;
@@ -19,6 +20,7 @@ use error::error;
 use trust_domains::UsedPaths;
 
 pub use acme::{AcmeSettings, ChallengeSettings, ExternalAccountSettings, Http01Settings};
+pub use admin::{AdminListener, Roles};
 pub use datastore::Datastore;
 pub use error::SettingsError;
 pub use listeners::{ServingLimits, SpiffeListener, WebCertificate, WebListener};
@@ -56,6 +58,8 @@ pub struct Settings {
     pub https_web: Option<WebListener>,
     /// The `https_spiffe` listener.
     pub https_spiffe: Option<SpiffeListener>,
+    /// The admin listener.
+    pub admin: Option<AdminListener>,
     /// Served trust domains, in the order of the file.
     pub trust_domains: Vec<LocalDomain>,
     /// Partners from the file.
@@ -116,6 +120,7 @@ impl Settings {
             socket_path: config.socket_path.clone(),
             https_web,
             https_spiffe,
+            admin: config.admin.as_ref().map(|admin| admin::listener(admin, &trust_domains)).transpose()?,
             trust_domains,
             relationships,
             refresh: refresh::limits(&config.refresh)?,

@@ -14,6 +14,7 @@ mod acceptance;
 mod acme;
 mod admin;
 mod admin_api;
+mod admin_mtls;
 mod audit;
 mod delivery;
 mod endpoint_svid;

@@ -23,7 +23,7 @@ pub use client::{insecure_bootstrap_client_config, spiffe_client_config};
 pub use identity::{BundleCell, BundleSource, SvidCell, SvidSource, X509Identity};
 pub use server::{ClientAuth, server_config, verified_peer};
 pub use server_trust::ServerTrust;
-pub(crate) use verifier::refusal;
+pub use verifier::refusal;
 pub use web::{WebCertificate, WebRoots, resolver_server_config, web_client_config, web_server_config};
 
 /// The ALPN protocol of HTTP/2, which gRPC needs.

@@ -53,7 +53,7 @@ fn refused(error: TlsError) -> rustls::Error {
 }
 
 /// The reason of a refusal of ours inside an I/O error of a TLS connection, if that is what it was.
-pub(crate) fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<TlsError> {
+pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<TlsError> {
     let mut current = Some(error);
     while let Some(error) = current {
         if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) =

@@ -1,17 +1,22 @@
 //! Who calls the admin API, and what they may do: a process of this machine at the Unix socket, or somebody with an
 //! X509-SVID at the admin listener.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use axum::{
+    Router,
     extract::{ConnectInfo, FromRequestParts, Request, connect_info::Connected},
-    middleware::Next,
+    middleware::{Next, from_fn},
     response::{IntoResponse as _, Response},
 };
+use federation_specs::id::SpiffeId;
 use http::request::Parts;
 use tokio::{io::AsyncReadExt as _, net::UnixStream};
 
-use crate::{admin_socket::AdminSocket, api::Role, audit::Actor, http::problem::AdminError};
+use crate::{
+    admin_socket::AdminSocket, api::Role, audit::Actor, http::problem::AdminError, listeners::peer::PeerIdentity,
+    settings::Roles,
+};
 
 /// Where login names are looked up.
 const PASSWD: &str = "/etc/passwd";
@@ -29,6 +34,13 @@ pub(crate) enum Caller {
         /// Its ID, if the kernel says.
         pid: Option<i32>,
     },
+    /// Somebody at the admin listener.
+    Remote {
+        /// The SPIFFE ID, proven for this request.
+        id: SpiffeId,
+        /// The role the configuration gives it.
+        role: Option<Role>,
+    },
 }
 
 impl Caller {
@@ -44,6 +56,7 @@ impl Caller {
     fn role(&self) -> Option<Role> {
         match self {
             Self::Local { .. } => Some(Role::Admin),
+            Self::Remote { role, .. } => *role,
         }
     }
 
@@ -55,6 +68,10 @@ impl Caller {
                 let uid = uid.unwrap_or(65_534);
                 Actor::User { uid, name: login_name(Path::new(PASSWD), uid).await, pid: *pid }
             }
+            // Nobody without a role gets as far as to a change.
+            Self::Remote { id, role } => {
+                Actor::Spiffe { spiffe_id: id.to_string(), role: role.unwrap_or(Role::Viewer) }
+            }
         }
     }
 
@@ -63,8 +80,29 @@ impl Caller {
         match self {
             Self::Local { uid: Some(uid), .. } => format!("uid {uid}"),
             Self::Local { uid: None, .. } => "a local process".to_owned(),
+            Self::Remote { id, .. } => id.to_string(),
         }
     }
+}
+
+/// The API for the admin listener, where an X509-SVID says who calls and `roles` what they may do.
+pub(crate) fn remote(router: Router, roles: Roles) -> Router {
+    let roles = Arc::new(roles);
+    router.layer(from_fn(move |mut request: Request, next: Next| {
+        let roles = Arc::clone(&roles);
+        async move {
+            let identity = request.extensions_mut().remove::<PeerIdentity>();
+            match identity {
+                Some(PeerIdentity(Ok(id))) => {
+                    let role = roles.of(&id);
+                    request.extensions_mut().insert(ConnectInfo(Caller::Remote { id, role }));
+                }
+                Some(PeerIdentity(Err(cause))) => return AdminError::Identity(cause).into_response(),
+                None => {}
+            }
+            next.run(request).await
+        }
+    }))
 }
 
 /// Lets a request through if its caller has at least the role `needed`. Whoever is unknown may do nothing.

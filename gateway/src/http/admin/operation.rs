@@ -31,7 +31,7 @@ pub(super) const MUTUAL_TLS: &str = "mutualTLS";
 const JSON: &str = "application/json";
 
 /// What can go wrong everywhere.
-const EVERYWHERE: [Kind; 2] = [Kind::RoleNeeded, Kind::Overloaded];
+const EVERYWHERE: [Kind; 3] = [Kind::RoleNeeded, Kind::IdentityNotValid, Kind::Overloaded];
 
 /// A body that is taken or given.
 struct Shape {

@@ -9,11 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use federation_specs::{
-    bundle::Bundle,
-    id::{SpiffeId, TrustDomain},
-    x509_svid,
-};
+use federation_specs::{bundle::Bundle, id::SpiffeId, x509_svid};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use service_kit::{
@@ -77,6 +73,7 @@ pub(crate) enum MintError {
 /// One endpoint's X509-SVID over time.
 pub(crate) struct Minted {
     id: SpiffeId,
+    dns_names: Vec<String>,
     domain: Arc<ServedDomain>,
     client: IssuerClient,
     cell: Arc<SvidCell>,
@@ -102,18 +99,24 @@ impl Drop for Stored {
 
 impl Minted {
     /// Nothing yet. `domain` is the trust domain of `id`, whose issuer `client` is; `data_dir` keeps what is minted, under
-    /// the name of `presented_for`, the trust domain it is presented for.
+    /// the name `stored_as`.
     pub(crate) fn new(
         id: SpiffeId,
         domain: Arc<ServedDomain>,
-        presented_for: &TrustDomain,
+        stored_as: &str,
         client: IssuerClient,
         data_dir: &Path,
         metrics: RenewalMetrics,
         clock: SharedClock,
     ) -> Self {
-        let file = data_dir.join(FOLDER).join(format!("{presented_for}.json"));
-        Self { id, domain, client, cell: Arc::new(SvidCell::new()), file, metrics, clock }
+        let file = data_dir.join(FOLDER).join(format!("{stored_as}.json"));
+        Self { id, dns_names: Vec::new(), domain, client, cell: Arc::new(SvidCell::new()), file, metrics, clock }
+    }
+
+    /// With DNS names beside the SPIFFE ID.
+    #[must_use]
+    pub(crate) fn with_dns_names(self, dns_names: Vec<String>) -> Self {
+        Self { dns_names, ..self }
     }
 
     /// Takes up the stored X509-SVID if it is still good.
@@ -130,7 +133,7 @@ impl Minted {
 
     async fn mint(&self) -> Result<Arc<X509Identity>, MintError> {
         let key = PrivateKey::generate_async(KeyType::EcP256).await?;
-        let csr = csr::create(&key, CsrSubject::default(), Some(&self.id), &[])?;
+        let csr = csr::create(&key, CsrSubject::default(), Some(&self.id), &self.dns_names)?;
         let chain = self.client.mint_x509_svid(csr).await?;
         let identity = Arc::new(X509Identity::new(chain, &key)?);
         if *identity.id() != self.id {

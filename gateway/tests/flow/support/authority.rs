@@ -76,6 +76,12 @@ impl Authority {
         X509Identity::new(vec![leaf.into()], &PrivateKey::from_pkcs8(&key).unwrap()).unwrap()
     }
 
+    /// As [`Authority::identity`], valid from a second ago until `life` from now.
+    pub fn identity_for(&self, id: &str, life: Duration) -> X509Identity {
+        let (leaf, key) = self.leaf_living(id, life);
+        X509Identity::new(vec![leaf.into()], &PrivateKey::from_pkcs8(&key).unwrap()).unwrap()
+    }
+
     /// Its certificate and its PKCS#8 key.
     pub fn leaf(&self, id: &str) -> (Vec<u8>, Vec<u8>) {
         self.leaf_living(id, Duration::HOUR)

@@ -108,6 +108,28 @@ impl Connection {
         self.send_to("anything.example", method, path, headers).await
     }
 
+    /// Whether the other side has ended it.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// One request with a body; an error when the connection does not carry it.
+    pub async fn try_send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Response<Vec<u8>>, hyper::Error> {
+        let mut request = Request::builder().method(method).uri(path).header("host", "anything.example");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request.body(body.to_owned()).unwrap()).await?;
+        Ok(collect(response).await)
+    }
+
     pub async fn send_to(
         &mut self,
         host: &str,

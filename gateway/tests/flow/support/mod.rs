@@ -101,6 +101,7 @@ impl Setup {
         Running {
             web_address: gateway.https_web().unwrap(),
             spiffe_address: gateway.https_spiffe().unwrap(),
+            admin_address: gateway.admin(),
             readiness: gateway.readiness().clone(),
             metrics: gateway.metrics().registry().clone(),
             admin: Admin::new(self.file("admin.sock")),
@@ -114,6 +115,7 @@ impl Setup {
 pub struct Running {
     pub web_address: std::net::SocketAddr,
     pub spiffe_address: std::net::SocketAddr,
+    pub admin_address: Option<std::net::SocketAddr>,
     pub readiness: service_kit::health::Readiness,
     pub metrics: service_kit::metrics::Metrics,
     pub admin: Admin,
