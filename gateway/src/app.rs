@@ -33,6 +33,7 @@ use crate::{
     served::ServedDomains,
     settings::{IssuerAddress, Settings, SettingsError},
     store::{Store, StoreError},
+    webhook::{Webhooks, watch::Watcher},
 };
 
 /// How long tasks may take to end at shutdown.
@@ -123,6 +124,9 @@ impl Gateway {
         datastore.ready();
         tasks.spawn("datastore check", check(store.clone(), datastore, Arc::clone(&clock), shutdown.clone()));
 
+        // First of all, so that nothing of what follows goes untold.
+        let webhooks = Webhooks::load(&settings.webhooks, &store, &clock, &metrics).await?;
+
         let served = Arc::new(ServedDomains::new(&settings.trust_domains, clock.now()));
         let partners = Arc::new(PartnerBundles::new(store.partner_bundles().await?));
         for domain in served.iter() {
@@ -138,7 +142,8 @@ impl Gateway {
         let (https_web, https_spiffe) = parts.listeners(&clients).await?;
         parts.sources(&clients, &mut identities)?;
         let publishers = parts.publishers().await?;
-        parts.admin(&manager, publishers)?;
+        parts.admin(&manager, publishers, &webhooks)?;
+        parts.webhooks(&webhooks, &manager);
         manager.start();
         let Parts { store, readiness, metrics, tasks, .. } = parts;
         Ok(Self { tasks, manager, store, readiness, metrics, https_web, https_spiffe, _lock: lock })
@@ -288,7 +293,25 @@ impl Parts {
         Ok(manager)
     }
 
-    fn admin(&mut self, manager: &Manager, publishers: PublisherStatuses) -> Result<(), Error> {
+    /// Starts delivering to webhooks, and watching for what is told when it lasts.
+    fn webhooks(&mut self, webhooks: &Webhooks, manager: &Manager) {
+        if webhooks.is_empty() {
+            return;
+        }
+        webhooks.start(&mut self.tasks, &self.store, &self.clock, &self.shutdown);
+        self.metrics.watch_webhooks(webhooks.clone());
+        let watcher = Watcher {
+            manager: manager.clone(),
+            partners: Arc::clone(&self.partners),
+            served: Arc::clone(&self.served),
+            thresholds: self.settings.thresholds,
+            store: self.store.clone(),
+            clock: Arc::clone(&self.clock),
+        };
+        self.tasks.spawn("webhook conditions", watcher.run(self.shutdown.clone()));
+    }
+
+    fn admin(&mut self, manager: &Manager, publishers: PublisherStatuses, webhooks: &Webhooks) -> Result<(), Error> {
         let socket = AdminSocket::bind(&self.settings.socket_path, Arc::clone(&self.clock))?;
         let configured = self.settings.relationships.iter().map(|item| item.trust_domain.clone()).collect();
         let rules = self.settings.relationship_rules.clone();
@@ -298,6 +321,7 @@ impl Parts {
             served: Arc::clone(&self.served),
             partners: Arc::clone(&self.partners),
             store: self.store.clone(),
+            webhooks: webhooks.clone(),
             readiness: self.readiness.clone(),
             publishers,
             clock: Arc::clone(&self.clock),

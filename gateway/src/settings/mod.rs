@@ -11,6 +11,7 @@ mod relationships;
 mod sources;
 mod trust_domains;
 mod values;
+mod webhooks;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -30,6 +31,7 @@ pub use relationships::{
 };
 pub use sources::{IssuerAddress, SourceSettings};
 pub use trust_domains::{BundleMapSettings, EndpointSvidSettings, LocalDomain, OidcSettings};
+pub use webhooks::{MAX_WEBHOOK_TIMEOUT, MAX_WEBHOOKS, Thresholds, WebhookSettings};
 
 /// Most trust domains one gateway serves.
 pub const MAX_TRUST_DOMAINS: usize = 10_000;
@@ -74,6 +76,10 @@ pub struct Settings {
     pub limits: ServingLimits,
     /// The document with several bundles.
     pub bundle_map: Option<BundleMapSettings>,
+    /// Who is told about events.
+    pub webhooks: Vec<WebhookSettings>,
+    /// From when on something is worth telling them.
+    pub thresholds: Thresholds,
 }
 
 impl Settings {
@@ -129,6 +135,8 @@ impl Settings {
             )?,
             limits: listeners::limits(&config.limits)?,
             bundle_map,
+            webhooks: webhooks::webhooks(config)?,
+            thresholds: webhooks::thresholds(&config.webhook_thresholds)?,
         })
     }
 

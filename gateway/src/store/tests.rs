@@ -6,6 +6,7 @@ mod audit;
 mod controls;
 mod publications;
 mod schema;
+mod webhooks;
 
 use federation_specs::{
     bundle::{Bundle, JwtAuthority},

@@ -32,3 +32,4 @@ mod serving;
 mod several_domains;
 mod sources;
 mod support;
+mod webhooks;
