@@ -15,6 +15,7 @@ mod problem;
 pub mod publishers;
 mod role;
 pub mod sources;
+pub mod webhooks;
 
 pub use decision::{
     ApproveRequest, Decided, KeyDifference, KeyDifferences, ReasonRequest, RestoreRequest, Via, WaitingBundle,

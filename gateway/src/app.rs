@@ -31,6 +31,7 @@ use crate::{
     served::ServedDomains,
     settings::{IssuerAddress, Settings, SettingsError},
     store::{Store, StoreError},
+    webhook::{Webhooks, watch::Watcher},
 };
 
 /// How long tasks may take to end at shutdown.
@@ -122,6 +123,9 @@ impl Gateway {
         datastore.ready();
         tasks.spawn("datastore check", check(store.clone(), datastore, Arc::clone(&clock), shutdown.clone()));
 
+        // First of all, so that nothing of what follows goes untold.
+        let webhooks = Webhooks::load(&settings.webhooks, &store, &clock, &metrics).await?;
+
         let served = Arc::new(ServedDomains::new(&settings.trust_domains, clock.now()));
         let partners = Arc::new(PartnerBundles::new(store.partner_bundles().await?));
         for domain in served.iter() {
@@ -137,7 +141,8 @@ impl Gateway {
         let (https_web, https_spiffe) = parts.listeners(&clients).await?;
         parts.sources(&clients, &mut identities)?;
         let publishers = parts.publishers().await?;
-        let admin = parts.admin(&manager, publishers, &clients).await?;
+        let admin = parts.admin(&manager, publishers, &webhooks, &clients).await?;
+        parts.webhooks(&webhooks, &manager);
         manager.start();
         let Parts { store, readiness, metrics, tasks, .. } = parts;
         Ok(Self { tasks, manager, store, readiness, metrics, https_web, https_spiffe, admin, _lock: lock })
@@ -297,5 +302,23 @@ impl Parts {
         }
         self.metrics.watch_partners(manager.clone(), Arc::clone(&self.partners), Arc::clone(&self.clock));
         Ok(manager)
+    }
+
+    /// Starts delivering to webhooks, and watching for what is told when it lasts.
+    fn webhooks(&mut self, webhooks: &Webhooks, manager: &Manager) {
+        if webhooks.is_empty() {
+            return;
+        }
+        webhooks.start(&mut self.tasks, &self.store, &self.clock, &self.shutdown);
+        self.metrics.watch_webhooks(webhooks.clone());
+        let watcher = Watcher {
+            manager: manager.clone(),
+            partners: Arc::clone(&self.partners),
+            served: Arc::clone(&self.served),
+            thresholds: self.settings.thresholds,
+            store: self.store.clone(),
+            clock: Arc::clone(&self.clock),
+        };
+        self.tasks.spawn("webhook conditions", watcher.run(self.shutdown.clone()));
     }
 }

@@ -24,6 +24,7 @@ pub mod served;
 pub mod settings;
 pub mod source;
 pub mod store;
+pub mod webhook;
 
 use futures::future::BoxFuture;
 use service_kit::{clock::SharedClock, lifecycle::Shutdown, telemetry::LogHandle};

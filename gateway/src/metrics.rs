@@ -12,7 +12,7 @@ use federation_specs::{bundle::Bundle, id::TrustDomain};
 use http::StatusCode;
 use service_kit::{
     clock::SharedClock,
-    metrics::{Counter, Metrics, Unit},
+    metrics::{Counter, Gauges, Metrics},
 };
 use time::OffsetDateTime;
 
@@ -21,6 +21,7 @@ use crate::{
     publish::PublisherStatuses,
     refresh::manager::Manager,
     served::{ServedDomain, ServedDomains},
+    webhook::Webhooks,
 };
 
 const REQUESTS: &str = "entente_gateway_requests_total";
@@ -37,6 +38,15 @@ const PARTNER_AGE: &str = "entente_gateway_partner_bundle_age_seconds";
 const PARTNER_EXPIRY: &str = "entente_gateway_partner_seconds_to_first_key_expiry";
 const PARTNER_REFRESHED: &str = "entente_gateway_partner_seconds_since_refresh";
 const PARTNER_FAILURES: &str = "entente_gateway_partner_consecutive_failures";
+const PARTNER_NEXT: &str = "entente_gateway_partner_seconds_to_next_refresh";
+const PARTNER_ROTATION: &str = "entente_gateway_partner_seconds_to_last_key_expiry";
+const PARTNER_HELD: &str = "entente_gateway_partner_bundle_held";
+const OWN_ROTATION: &str = "entente_gateway_own_bundle_seconds_to_last_key_expiry";
+const UNDELIVERED: &str = "entente_gateway_deliveries_failing";
+const WEBHOOKS: &str = "entente_gateway_webhook_deliveries_total";
+const WEBHOOKS_DROPPED: &str = "entente_gateway_webhook_messages_dropped_total";
+const WEBHOOK_BACKLOG: &str = "entente_gateway_webhook_backlog";
+const WEBHOOK_FAILURES: &str = "entente_gateway_webhook_consecutive_failures";
 const REFRESHES: &str = "entente_gateway_partner_refreshes_total";
 const ROLLBACKS: &str = "entente_gateway_partner_rollback_attempts_total";
 const DELIVERIES: &str = "entente_gateway_deliveries_total";
@@ -65,25 +75,39 @@ impl GatewayMetrics {
             (DELIVERIES, "Deliveries of partners' bundles by receiving trust domain and result."),
             (PUBLICATIONS, "Looks at places bundles are published to, by publisher and result."),
             (PUBLICATION_DRIFTS, "Places found to hold something else than was published, by publisher."),
+            (WEBHOOKS, "Attempts to deliver a message to a webhook by result."),
+            (WEBHOOKS_DROPPED, "Messages given up, because they were too old or too many, by webhook."),
         ] {
             metrics.describe_counter(name, text);
         }
-        let seconds = Some(Unit::Seconds);
-        for (name, unit, text) in [
-            (OPEN_CONNECTIONS, Some(Unit::Count), "Connections open now by listener."),
-            (CERTIFICATE_EXPIRY, seconds, "Time until the certificate of a listener expires."),
-            (RENEWAL_OK, Some(Unit::Count), "Whether the last renewal of a listener's certificate worked."),
-            (OWN_AGE, seconds, "Time since every source of a served domain last confirmed what is served."),
-            (OWN_HELD, Some(Unit::Count), "Sources of a served domain whose bundle is held back."),
-            (OWN_EXPIRY, seconds, "Time until the first X.509 authority of a served bundle expires."),
-            (PARTNER_AGE, seconds, "Time since the partner's bundle in force was accepted."),
-            (PARTNER_EXPIRY, seconds, "Time until the first X.509 authority of a partner's bundle expires."),
-            (PARTNER_REFRESHED, seconds, "Time since the partner last answered with an acceptable bundle."),
-            (PARTNER_FAILURES, Some(Unit::Count), "Failed fetches since then."),
-            (PUBLISHED, seconds, "Time since a place was last seen to hold the served bundle."),
-            (PUBLISHER_FAILURES, Some(Unit::Count), "Failed attempts since then."),
+        for (name, text) in [
+            (OPEN_CONNECTIONS, "Connections open now by listener."),
+            (CERTIFICATE_EXPIRY, "Time until the certificate of a listener expires."),
+            (RENEWAL_OK, "Whether the last renewal of a listener's certificate worked."),
+            (OWN_AGE, "Time since every source of a served domain last confirmed what is served."),
+            (OWN_HELD, "Sources of a served domain whose bundle is held back."),
+            (OWN_EXPIRY, "Time until the first X.509 authority of a served bundle expires."),
+            (
+                OWN_ROTATION,
+                "Time until the last X.509 authority of a served bundle expires; a newer one is due before.",
+            ),
+            (PARTNER_AGE, "Time since the partner's bundle in force was accepted."),
+            (PARTNER_EXPIRY, "Time until the first X.509 authority of a partner's bundle expires."),
+            (
+                PARTNER_ROTATION,
+                "Time until the last X.509 authority of a partner's bundle expires; a newer one is due before.",
+            ),
+            (PARTNER_REFRESHED, "Time since the partner last answered with an acceptable bundle."),
+            (PARTNER_NEXT, "Time until the partner is asked again."),
+            (PARTNER_FAILURES, "Failed fetches since the last acceptable answer."),
+            (PARTNER_HELD, "1 while a changed bundle of the partner waits for an operator."),
+            (UNDELIVERED, "Partners' bundles whose last delivery failed, by receiving trust domain."),
+            (PUBLISHED, "Time since a place was last seen to hold the served bundle."),
+            (PUBLISHER_FAILURES, "Failed attempts to publish since then."),
+            (WEBHOOK_BACKLOG, "Number of the newest message minus that of the last one a webhook is done with."),
+            (WEBHOOK_FAILURES, "Failed attempts of a webhook since its last success."),
         ] {
-            metrics.describe_gauge(name, unit, text);
+            metrics.describe_gauge(name, text);
         }
         Self { metrics }
     }
@@ -95,58 +119,90 @@ impl GatewayMetrics {
 
     /// Shows the state of served domains at each scrape.
     pub(crate) fn watch_served(&self, served: Arc<ServedDomains>, clock: SharedClock) {
-        self.metrics.on_scrape(move |metrics| {
+        self.metrics.on_scrape(move |gauges| {
             let now = clock.now();
             for domain in served.iter() {
-                own(metrics, domain, now);
+                own(gauges, domain, now);
             }
         });
     }
 
-    /// Shows the state of partners at each scrape.
+    /// Shows the state of partners and deliveries at each scrape.
     pub(crate) fn watch_partners(&self, manager: Manager, partners: Arc<PartnerBundles>, clock: SharedClock) {
-        self.metrics.on_scrape(move |metrics| {
+        self.metrics.on_scrape(move |gauges| {
             let now = clock.now();
-            for (partner, last_success, failures) in manager.progress() {
-                let labels = [("trust_domain", partner.as_str())];
-                metrics.gauge(PARTNER_FAILURES, &labels).set(f64::from(failures));
-                if let Some(at) = last_success {
-                    metrics.gauge(PARTNER_REFRESHED, &labels).set(seconds(now - at));
+            for progress in manager.progress() {
+                let labels = [("trust_domain", progress.partner.as_str())];
+                gauges.show(PARTNER_FAILURES, &labels, f64::from(progress.failures));
+                gauges.show(PARTNER_HELD, &labels, f64::from(u8::from(manager.waits(&progress.partner))));
+                if let Some(at) = progress.last_success {
+                    gauges.show(PARTNER_REFRESHED, &labels, seconds(now - at));
                 }
-                if let Some(held) = partners.get(&partner) {
-                    metrics.gauge(PARTNER_AGE, &labels).set(seconds(now - held.accepted_at));
-                    if let Some(expiry) = first_expiry(&held.bundle) {
-                        metrics.gauge(PARTNER_EXPIRY, &labels).set(seconds(expiry - now));
+                if let Some(at) = progress.next_refresh {
+                    gauges.show(PARTNER_NEXT, &labels, seconds(at - now));
+                }
+                if let Some(held) = partners.get(&progress.partner) {
+                    gauges.show(PARTNER_AGE, &labels, seconds(now - held.accepted_at));
+                    if let Some((first, last)) = expiries(&held.bundle) {
+                        gauges.show(PARTNER_EXPIRY, &labels, seconds(first - now));
+                        gauges.show(PARTNER_ROTATION, &labels, seconds(last - now));
                     }
                 }
+            }
+            for (local, failing) in manager.failing_deliveries() {
+                gauges.show(UNDELIVERED, &[("local_trust_domain", local.as_str())], f64::from(failing));
             }
         });
     }
 
     /// Shows the state of publishers at each scrape.
     pub(crate) fn watch_publishers(&self, publishers: PublisherStatuses, clock: SharedClock) {
-        self.metrics.on_scrape(move |metrics| {
+        self.metrics.on_scrape(move |gauges| {
             let now = clock.now();
             for publisher in publishers.list() {
                 let labels = [
                     ("trust_domain", publisher.trust_domain.as_str()),
                     ("publisher", publisher.settings.name.as_str()),
                 ];
-                metrics.gauge(PUBLISHER_FAILURES, &labels).set(f64::from(publisher.consecutive_failures));
+                gauges.show(PUBLISHER_FAILURES, &labels, f64::from(publisher.consecutive_failures));
                 if let Some(at) = publisher.last_success {
-                    metrics.gauge(PUBLISHED, &labels).set(seconds(now - at));
+                    gauges.show(PUBLISHED, &labels, seconds(now - at));
                 }
             }
         });
+    }
+
+    /// Shows the state of webhooks at each scrape.
+    pub(crate) fn watch_webhooks(&self, webhooks: Webhooks) {
+        self.metrics.on_scrape(move |gauges| {
+            for lane in webhooks.iter() {
+                let labels = [("webhook", lane.settings().name.as_str())];
+                let status = lane.status();
+                gauges.show(WEBHOOK_FAILURES, &labels, f64::from(status.state.consecutive_failures));
+                let behind = webhooks.head().saturating_sub(status.state.delivered_to).max(0);
+                gauges.show(WEBHOOK_BACKLOG, &labels, f64::from(u32::try_from(behind).unwrap_or(u32::MAX)));
+            }
+        });
+    }
+
+    /// An attempt to deliver a message to a webhook was made.
+    pub(crate) fn webhook_sent(&self, webhook: &str, ok: bool) {
+        let result = if ok { "delivered" } else { "failed" };
+        self.metrics.counter(WEBHOOKS, &[("webhook", webhook), ("result", result)]).increment(1);
+    }
+
+    /// Messages to a webhook were given up.
+    pub(crate) fn webhook_dropped(&self, webhook: &str, count: u64) {
+        self.metrics.counter(WEBHOOKS_DROPPED, &[("webhook", webhook)]).increment(count);
     }
 
     /// The counters of one listener, and its gauge of open connections.
     pub(crate) fn listener(&self, listener: &'static str) -> ListenerMetrics {
         let open = Arc::new(AtomicUsize::new(0));
         let shown = Arc::clone(&open);
-        self.metrics.on_scrape(move |metrics| {
+        self.metrics.on_scrape(move |gauges| {
             let count = u32::try_from(shown.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-            metrics.gauge(OPEN_CONNECTIONS, &[("listener", listener)]).set(f64::from(count));
+            gauges.show(OPEN_CONNECTIONS, &[("listener", listener)], f64::from(count));
         });
         let result = |result| self.metrics.counter(CONNECTIONS, &[("listener", listener), ("result", result)]);
         ListenerMetrics {
@@ -168,10 +224,10 @@ impl GatewayMetrics {
         not_after: impl Fn() -> Option<OffsetDateTime> + Send + Sync + 'static,
     ) {
         let certificate = certificate.to_owned();
-        self.metrics.on_scrape(move |metrics| {
+        self.metrics.on_scrape(move |gauges| {
             if let Some(end) = not_after() {
                 let labels = [("listener", listener), ("certificate", certificate.as_str())];
-                metrics.gauge(CERTIFICATE_EXPIRY, &labels).set(seconds(end - clock.now()));
+                gauges.show(CERTIFICATE_EXPIRY, &labels, seconds(end - clock.now()));
             }
         });
     }
@@ -184,11 +240,11 @@ impl GatewayMetrics {
         };
         let counted = RenewalMetrics { working: Arc::default(), ok: result("ok"), failed: result("failed") };
         let (working, certificate) = (Arc::clone(&counted.working), certificate.to_owned());
-        self.metrics.on_scrape(move |metrics| {
+        self.metrics.on_scrape(move |gauges| {
             let labels = [("listener", listener), ("certificate", certificate.as_str())];
             match working.load(Ordering::Relaxed) {
                 RENEWAL_NONE => {}
-                last => metrics.gauge(RENEWAL_OK, &labels).set(if last == RENEWAL_DONE { 1.0 } else { 0.0 }),
+                last => gauges.show(RENEWAL_OK, &labels, if last == RENEWAL_DONE { 1.0 } else { 0.0 }),
             }
         });
         counted
@@ -239,19 +295,22 @@ impl GatewayMetrics {
     }
 }
 
-fn own(metrics: &Metrics, domain: &ServedDomain, now: OffsetDateTime) {
+fn own(gauges: &mut Gauges, domain: &ServedDomain, now: OffsetDateTime) {
     let labels = [("trust_domain", domain.name().as_str())];
     let held = u32::try_from(domain.sources().held()).unwrap_or(u32::MAX);
-    metrics.gauge(OWN_HELD, &labels).set(f64::from(held));
+    gauges.show(OWN_HELD, &labels, f64::from(held));
     let Some(published) = domain.current() else { return };
-    metrics.gauge(OWN_AGE, &labels).set(domain.age(now).unwrap_or(Duration::ZERO).as_secs_f64());
-    if let Some(expiry) = first_expiry(&published.bundle) {
-        metrics.gauge(OWN_EXPIRY, &labels).set(seconds(expiry - now));
+    gauges.show(OWN_AGE, &labels, domain.age(now).unwrap_or(Duration::ZERO).as_secs_f64());
+    if let Some((first, last)) = expiries(&published.bundle) {
+        gauges.show(OWN_EXPIRY, &labels, seconds(first - now));
+        gauges.show(OWN_ROTATION, &labels, seconds(last - now));
     }
 }
 
-fn first_expiry(bundle: &Bundle) -> Option<OffsetDateTime> {
-    bundle.x509_authorities().iter().map(|authority| authority.not_after()).min()
+/// When the first and the last X.509 authority expire.
+fn expiries(bundle: &Bundle) -> Option<(OffsetDateTime, OffsetDateTime)> {
+    let ends = || bundle.x509_authorities().iter().map(|authority| authority.not_after());
+    Some((ends().min()?, ends().max()?))
 }
 
 fn seconds(duration: time::Duration) -> f64 {

@@ -1,4 +1,5 @@
-//! Bounded HTTPS GET: deadline, body cap, redirect rules, conditional requests, and a guard on the addresses asked.
+//! Bounded HTTPS GET: deadline, body cap, redirect rules, conditional requests, and a guard on the addresses asked. Bounded
+//! POST for notifications.
 
 mod address;
 mod connection;
@@ -6,6 +7,7 @@ mod error;
 mod explain;
 mod names;
 mod network;
+mod post;
 mod proxy;
 
 use std::{
@@ -30,6 +32,7 @@ pub use address::{AddressGuard, AddressKind};
 pub use error::FetchError;
 pub use explain::explain;
 pub use network::{KEPT_FOR, MAX_KEPT_CONNECTIONS, Network};
+pub use post::{MAX_ANSWER_BYTES, PostAnswer, Poster, check_post_url, origin};
 pub use proxy::{MAX_NO_PROXY, Proxy, ProxyError};
 
 /// Redirects followed in one fetch. None is remembered.

@@ -18,6 +18,7 @@ mod run;
 mod source;
 mod table;
 mod validate;
+mod webhook;
 
 pub(crate) mod relationship;
 
@@ -57,6 +58,9 @@ pub(crate) enum Command {
     Source(source::Command),
     /// Check a configuration file
     Validate(run::Arguments),
+    /// Who is told about events, and trying it
+    #[command(subcommand)]
+    Webhook(webhook::Command),
 }
 
 /// Runs a command to its end.
@@ -72,6 +76,7 @@ pub(crate) fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Healthcheck(arguments) => block_on(healthcheck::run(&arguments))?.map_err(Failure::labelled),
         Command::Publisher(command) => block_on(publisher::run(command))?.map_err(Failure::labelled),
         Command::Source(command) => block_on(source::run(command))?.map_err(Failure::labelled),
+        Command::Webhook(command) => block_on(webhook::run(command))?.map_err(Failure::labelled),
         Command::Relationship(command) => block_on(relationship::run(command))?.map_err(Failure::labelled),
     }
 }

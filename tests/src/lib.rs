@@ -28,6 +28,7 @@ pub mod peer;
 pub mod plan;
 pub mod ports;
 pub mod process;
+pub mod receiver;
 pub mod rotation;
 pub mod tls;
 pub mod wait;

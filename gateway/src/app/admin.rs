@@ -21,6 +21,7 @@ use crate::{
     refresh::manager::Manager,
     served::ServedDomains,
     settings::{AdminListener, EndpointSvidSettings, ServingLimits},
+    webhook::Webhooks,
 };
 
 /// Name of the listener, and of the part `/ready` tells about.
@@ -59,6 +60,7 @@ impl Parts {
         &mut self,
         manager: &Manager,
         publishers: PublisherStatuses,
+        webhooks: &Webhooks,
         clients: &[IssuerClient],
     ) -> Result<Option<SocketAddr>, Error> {
         let configured = self.settings.relationships.iter().map(|item| item.trust_domain.clone()).collect();
@@ -69,6 +71,7 @@ impl Parts {
             served: Arc::clone(&self.served),
             partners: Arc::clone(&self.partners),
             store: self.store.clone(),
+            webhooks: webhooks.clone(),
             readiness: self.readiness.clone(),
             publishers,
             clock: Arc::clone(&self.clock),

@@ -127,6 +127,9 @@ pub enum Action {
     /// A relationship was removed.
     #[serde(rename = "relationship.removed")]
     Removed,
+    /// A partner's bundle went back to a lower sequence and was refused; once for each such bundle.
+    #[serde(rename = "bundle.rollback_refused")]
+    RollbackRefused,
     /// An issuer confirmed a bundle.
     #[serde(rename = "delivery.confirmed")]
     Delivered,
@@ -148,9 +151,42 @@ pub enum Action {
     /// A place holds something else than was published there.
     #[serde(rename = "publication.drifted")]
     PublicationDrifted,
+    /// Messages a webhook could not deliver in time were given up; once until it works again.
+    #[serde(rename = "webhook.messages_dropped")]
+    WebhookDropped,
 }
 
 impl Action {
+    /// All of them.
+    pub const ALL: [Self; 26] = [
+        Self::OwnBundleChanged,
+        Self::SourceHeld,
+        Self::SourceReleased,
+        Self::SourceAccepted,
+        Self::Accepted,
+        Self::Offered,
+        Self::Withdrawn,
+        Self::Approved,
+        Self::Rejected,
+        Self::Restored,
+        Self::Frozen,
+        Self::Unfrozen,
+        Self::Expired,
+        Self::Renewed,
+        Self::Added,
+        Self::Changed,
+        Self::Removed,
+        Self::RollbackRefused,
+        Self::Delivered,
+        Self::Undelivered,
+        Self::Left,
+        Self::Drifted,
+        Self::Settled,
+        Self::PublicationConfirmed,
+        Self::PublicationDrifted,
+        Self::WebhookDropped,
+    ];
+
     /// The name used in records.
     pub fn name(self) -> String {
         match serde_json::to_value(self) {
@@ -233,6 +269,15 @@ impl Event<'_> {
 mod tests {
     use super::*;
     use time::macros::datetime;
+
+    #[test]
+    fn the_list_of_actions_is_whole() {
+        // serde names every variant it knows when it meets one it does not.
+        let known = serde_json::from_value::<Action>("nothing".into()).unwrap_err().to_string();
+        let known: Vec<&str> = known.split('`').skip(3).step_by(2).collect();
+        let listed: Vec<String> = Action::ALL.into_iter().map(Action::name).collect();
+        assert_eq!(known, listed);
+    }
 
     #[test]
     fn a_record_reads_back_as_it_was_written() {

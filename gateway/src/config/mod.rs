@@ -10,6 +10,7 @@ mod refresh;
 mod relationships;
 mod resources;
 mod trust_domains;
+mod webhooks;
 
 use std::path::PathBuf;
 
@@ -35,6 +36,7 @@ pub use trust_domains::{
     BundleFileFormat, BundleMap, EndpointSvid, FileSource, Issuer, Oidc, Source, TrustDomain, UrlSource,
     WorkloadApiSource,
 };
+pub use webhooks::{Webhook, WebhookThresholds};
 
 /// Default path of the local admin socket.
 pub const DEFAULT_SOCKET_PATH: &str = "/tmp/entente-gateway/private/api.sock";
@@ -87,6 +89,12 @@ pub struct Config {
     /// One document with the bundles of several served trust domains.
     #[serde(default)]
     pub bundle_map: Option<BundleMap>,
+    /// Who is told about events.
+    #[serde(default)]
+    pub webhooks: Vec<Webhook>,
+    /// From when on something is worth telling them.
+    #[serde(default)]
+    pub webhook_thresholds: WebhookThresholds,
 }
 
 impl Config {

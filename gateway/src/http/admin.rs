@@ -14,6 +14,7 @@ mod publishers;
 mod relationships;
 mod sources;
 pub(crate) mod tag;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use self::operation::Operation;
 use super::problem::AdminError;
 use crate::{
     audit::MAX_WHY_BYTES, managed::Managed, partners::PartnerBundles, publish::PublisherStatuses,
-    refresh::manager::Manager, served::ServedDomains, store::Store,
+    refresh::manager::Manager, served::ServedDomains, store::Store, webhook::Webhooks,
 };
 
 /// Largest request body, where an operation does not say otherwise.
@@ -51,6 +52,8 @@ pub struct Admin {
     pub partners: Arc<PartnerBundles>,
     /// History.
     pub store: Store,
+    /// Webhooks.
+    pub webhooks: Webhooks,
     /// Subsystems.
     pub readiness: Readiness,
     /// Publishers of own bundles.
@@ -69,6 +72,7 @@ fn operations() -> Vec<Operation> {
         sources::operations(),
         publishers::operations(),
         audit::operations(),
+        webhooks::operations(),
         health::operations(),
     ]
     .into_iter()

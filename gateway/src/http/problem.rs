@@ -52,6 +52,7 @@ kinds! {
     UnknownRelationship = NOT_FOUND "unknown-relationship";
     UnknownBundle = NOT_FOUND "unknown-bundle";
     UnknownDomain = NOT_FOUND "unknown-trust-domain";
+    UnknownWebhook = NOT_FOUND "unknown-webhook";
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed";
     ConflictingEndpoints = CONFLICT "conflicting-endpoints";
     DecisionNotPossible = CONFLICT "decision-not-possible";
@@ -103,6 +104,8 @@ pub(crate) enum AdminError {
     NoBundle(TrustDomain),
     #[error("trust domain `{0}` is not served here; see the list of sources")]
     NoDomain(TrustDomain),
+    #[error("no webhook is named `{0}`; see the list of webhooks")]
+    NoWebhook(String),
     #[error("the query is not what is expected here: {0}")]
     Query(String),
     #[error("the page token cannot be used for this list; begin with its first page")]
@@ -151,6 +154,7 @@ impl AdminError {
             Self::NoRelationship(_) | Self::Refresh(RefreshError::Unknown(_)) => Kind::UnknownRelationship,
             Self::NoBundle(_) => Kind::UnknownBundle,
             Self::NoDomain(_) => Kind::UnknownDomain,
+            Self::NoWebhook(_) => Kind::UnknownWebhook,
             Self::Query(_) => Kind::BadQuery,
             Self::PageToken => Kind::BadPageToken,
             Self::Body(_) | Self::LongReason => Kind::BadBody,

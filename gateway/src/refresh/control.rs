@@ -22,6 +22,8 @@ pub struct Control {
     pub offer: Option<Arc<Offer>>,
     /// Since when the bundle in force is older than its maximum age.
     pub expired_at: Option<OffsetDateTime>,
+    /// The last rollback that was refused and recorded: sequence and keys.
+    pub refused_rollback: Option<String>,
 }
 
 /// Who stopped a relationship, when and why.
@@ -118,6 +120,12 @@ impl Controls {
     pub fn is_expired(&self, partner: &TrustDomain) -> bool {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
         all.get(partner).is_some_and(|control| control.expired_at.is_some())
+    }
+
+    /// Whether a bundle of the partner waits for an operator.
+    pub fn waits(&self, partner: &TrustDomain) -> bool {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(partner).and_then(|control| control.offer.as_ref()).is_some_and(|offer| offer.waits())
     }
 
     /// Replaces one.

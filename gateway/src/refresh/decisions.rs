@@ -139,6 +139,11 @@ impl Decisions {
         self.controls.is_expired(partner)
     }
 
+    /// Whether a bundle of the partner waits for an operator.
+    pub(crate) fn waits(&self, partner: &TrustDomain) -> bool {
+        self.controls.waits(partner)
+    }
+
     /// Decides about a fetched bundle by the relationship's policy.
     ///
     /// # Errors
@@ -156,7 +161,14 @@ impl Decisions {
         let _alone = self.one_at_a_time.lock().await;
         let held = self.partners.get(&partner);
         let control = self.controls.get(&partner);
-        let change = match judge(held.as_deref(), &control, &fetched)? {
+        let judgement = match judge(held.as_deref(), &control, &fetched) {
+            Err(refusal @ DecisionError::Rollback { .. }) => {
+                self.refuse_rollback(&fetched, control, held.as_deref(), &refusal).await?;
+                return Err(refusal);
+            }
+            judgement => judgement?,
+        };
+        let change = match judgement {
             Judgement::Unchanged => {
                 self.withdraw(&partner, control, fetched.by).await?;
                 return Ok(Outcome::Unchanged(held.map(|held| held.digest.clone()).unwrap_or_default()));
@@ -210,7 +222,7 @@ impl Decisions {
             partner: &partner,
             acceptance: Some((&accepted, fetched.document, fetched.source_url, Via::Refresh)),
             state: Some(fetched.state),
-            control: Control { highest_sequence, offer: None, ..control },
+            control: Control { highest_sequence, offer: None, refused_rollback: None, ..control },
             what: Action::Accepted,
             by: fetched.by,
             before: held.as_deref().map(summary).unwrap_or_default(),
@@ -251,7 +263,7 @@ impl Decisions {
             partner,
             acceptance: Some((&accepted, &offer.document, &offer.source_url, Via::Approval)),
             state: None,
-            control: Control { highest_sequence, offer: None, ..control },
+            control: Control { highest_sequence, offer: None, refused_rollback: None, ..control },
             what: Action::Approved,
             by: order.by,
             before: held.as_deref().map(summary).unwrap_or_default(),
@@ -379,7 +391,7 @@ impl Decisions {
             partner,
             acceptance: Some((&restored, &named.document, &named.source_url, Via::Restore)),
             state: None,
-            control: Control { highest_sequence, frozen, offer, ..control },
+            control: Control { highest_sequence, frozen, offer, refused_rollback: None, ..control },
             what: Action::Restored,
             by: order.by,
             before: held.as_deref().map(summary).unwrap_or_default(),
@@ -486,6 +498,34 @@ impl Decisions {
         })
         .await?;
         Ok(Outcome::Offered(digest))
+    }
+
+    /// Records a refused rollback, unless the same one is recorded already and nothing was accepted since.
+    async fn refuse_rollback(
+        &self,
+        fetched: &Fetched<'_>,
+        control: Control,
+        held: Option<&HeldBundle>,
+        refusal: &DecisionError,
+    ) -> Result<(), DecisionError> {
+        let bundle = &fetched.bundle;
+        let mark = format!("{} {}", bundle.sequence().unwrap_or_default(), content_digest(bundle));
+        if control.refused_rollback.as_ref() == Some(&mark) {
+            return Ok(());
+        }
+        let why = refusal.to_string();
+        self.take(Taken {
+            partner: bundle.trust_domain(),
+            acceptance: None,
+            state: None,
+            control: Control { refused_rollback: Some(mark), ..control },
+            what: Action::RollbackRefused,
+            by: fetched.by,
+            before: held.map(summary).unwrap_or_default(),
+            after: bundle_summary(bundle, &digest_hex(fetched.document)),
+            why: &why,
+        })
+        .await
     }
 
     /// Forgets what waited, because the partner serves the bundle in force again.

@@ -38,6 +38,19 @@ pub struct Deliveries {
     metrics: GatewayMetrics,
 }
 
+/// How one delivery goes.
+#[derive(Debug, Clone)]
+pub(crate) struct DeliveryProgress {
+    /// The partner.
+    pub(crate) partner: TrustDomain,
+    /// The issuer's trust domain.
+    pub(crate) local: TrustDomain,
+    /// Failed attempts in a row since the start.
+    pub(crate) attempts: u32,
+    /// Why the last attempt failed; `None` after a success.
+    pub(crate) last_error: Option<String>,
+}
+
 /// Why a delivery failed.
 #[derive(Debug, thiserror::Error)]
 enum DeliveryError {
@@ -192,6 +205,30 @@ impl Deliveries {
         state.due.extend(wanted);
         drop(state);
         lane.wake.notify_one();
+    }
+
+    /// How each delivery goes.
+    pub(crate) fn progress(&self) -> Vec<DeliveryProgress> {
+        let lanes = self.lanes.values().flat_map(|lane| {
+            let state = lane.state();
+            let progress = |(partner, delivery): (&TrustDomain, &DeliveryState)| DeliveryProgress {
+                partner: partner.clone(),
+                local: lane.local.clone(),
+                attempts: state.retries.get(partner).map_or(0, |retry| retry.backoff.attempts()),
+                last_error: delivery.last_error.clone(),
+            };
+            state.confirmed.iter().map(progress).collect::<Vec<_>>()
+        });
+        lanes.collect()
+    }
+
+    /// Receivers, and how many bundles the last delivery to them failed for.
+    pub(crate) fn failing(&self) -> Vec<(TrustDomain, u32)> {
+        let failing = |lane: &Arc<Lane>| {
+            let failed = lane.state().confirmed.values().filter(|delivery| delivery.last_error.is_some()).count();
+            (lane.local.clone(), u32::try_from(failed).unwrap_or(u32::MAX))
+        };
+        self.lanes.values().map(failing).collect()
     }
 
     /// The state of one delivery.

@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     decision_error::DecisionError,
     decisions::Decisions,
-    deliver::Deliveries,
+    deliver::{Deliveries, DeliveryProgress},
     lanes::Lanes,
     limits::expired,
     policy::Drift,
@@ -74,6 +74,21 @@ pub enum RefreshError {
     /// A decision that was not taken.
     #[error(transparent)]
     Decision(#[from] DecisionError),
+}
+
+/// How refreshing one partner goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress {
+    /// The partner.
+    pub(crate) partner: TrustDomain,
+    /// When it last answered with an acceptable bundle.
+    pub(crate) last_success: Option<OffsetDateTime>,
+    /// When it is asked again.
+    pub(crate) next_refresh: Option<OffsetDateTime>,
+    /// How often it failed since the last success.
+    pub(crate) failures: u32,
+    /// Why.
+    pub(crate) last_error: Option<String>,
 }
 
 /// Starts, changes and ends the tasks of relationships. Clones manage the same ones.
@@ -403,13 +418,34 @@ impl Manager {
         self.inner.shared.deliveries.refreshed(&definition.trust_domain, &definition.receivers);
     }
 
-    /// Each partner, when it last answered with an acceptable bundle, and how often it failed since.
-    pub(crate) fn progress(&self) -> Vec<(TrustDomain, Option<time::OffsetDateTime>, u32)> {
+    /// How refreshing each partner goes.
+    pub(crate) fn progress(&self) -> Vec<Progress> {
         let progress = |(partner, running): (&TrustDomain, &Running)| {
             let status = running.status.lock().unwrap_or_else(PoisonError::into_inner);
-            (partner.clone(), status.last_success, status.consecutive_failures)
+            Progress {
+                partner: partner.clone(),
+                last_success: status.last_success,
+                next_refresh: status.next_refresh,
+                failures: status.consecutive_failures,
+                last_error: status.last_error.clone(),
+            }
         };
         self.state().running.iter().map(progress).collect()
+    }
+
+    /// How each delivery goes.
+    pub(crate) fn delivery_progress(&self) -> Vec<DeliveryProgress> {
+        self.inner.shared.deliveries.progress()
+    }
+
+    /// Receivers, and how many bundles the last delivery to them failed for.
+    pub(crate) fn failing_deliveries(&self) -> Vec<(TrustDomain, u32)> {
+        self.inner.shared.deliveries.failing()
+    }
+
+    /// Whether a bundle of the partner waits for an operator.
+    pub(crate) fn waits(&self, partner: &TrustDomain) -> bool {
+        self.decisions().waits(partner)
     }
 
     /// Relationships and how they are doing, by trust domain: at most `most`, beginning after the one named.

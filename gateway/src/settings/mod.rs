@@ -12,6 +12,7 @@ mod relationships;
 mod sources;
 mod trust_domains;
 mod values;
+mod webhooks;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -32,6 +33,7 @@ pub use relationships::{
 };
 pub use sources::{IssuerAddress, SourceSettings};
 pub use trust_domains::{BundleMapSettings, EndpointSvidSettings, LocalDomain, OidcSettings};
+pub use webhooks::{MAX_WEBHOOK_TIMEOUT, MAX_WEBHOOKS, Thresholds, WebhookSettings};
 
 /// Most trust domains one gateway serves.
 pub const MAX_TRUST_DOMAINS: usize = 10_000;
@@ -78,6 +80,10 @@ pub struct Settings {
     pub limits: ServingLimits,
     /// The document with several bundles.
     pub bundle_map: Option<BundleMapSettings>,
+    /// Who is told about events.
+    pub webhooks: Vec<WebhookSettings>,
+    /// From when on something is worth telling them.
+    pub thresholds: Thresholds,
 }
 
 impl Settings {
@@ -134,6 +140,8 @@ impl Settings {
             )?,
             limits: listeners::limits(&config.limits)?,
             bundle_map,
+            webhooks: webhooks::webhooks(config)?,
+            thresholds: webhooks::thresholds(&config.webhook_thresholds)?,
         })
     }
 

@@ -88,6 +88,33 @@ fn each_wrong_value_names_its_key_and_a_remedy() {
         ("    oidc:", "    hosts: ['a.example:8443']\n    oidc:", "write a host name without port"),
         ("data_dir:", "bundle_map: { path: /cloud.example }\ndata_dir:", "is already used by trust_domains[0].path"),
         ("data_dir:", "bundle_map: { path: /all, trust_domains: [other.example] }\ndata_dir:", "is not served by"),
+        (
+            "data_dir:",
+            "webhooks: [{ name: A, url: 'https://h/', secret_file: s }]\ndata_dir:",
+            "webhooks[0].name: must have",
+        ),
+        (
+            "data_dir:",
+            "webhooks: [{ name: a, url: 'http://h.example/secret', secret_file: s }]\ndata_dir:",
+            "webhooks[0].url: cannot be used: only https is allowed",
+        ),
+        ("data_dir:", "webhooks: [{ name: a, url: x, secret_file: s }]\ndata_dir:", "it is no absolute URL"),
+        (
+            "data_dir:",
+            "webhooks: [{ name: a, url: 'https://h/', secret_file: s, events: [bundel.*] }]\ndata_dir:",
+            "webhooks[0].events: `bundel.*` is no type of event; there are bundle.accepted,",
+        ),
+        (
+            "data_dir:",
+            "webhooks: [{ name: a, url: 'https://h/', secret_file: s, timeout: 2m }]\ndata_dir:",
+            "webhooks[0].timeout: is too long",
+        ),
+        (
+            "data_dir:",
+            "webhooks: [&w { name: a, url: 'https://h/', secret_file: s }, *w]\ndata_dir:",
+            "webhooks[1].name: `a` is listed twice",
+        ),
+        ("data_dir:", "webhook_thresholds: { consecutive_failures: 0 }\ndata_dir:", "must be at least 1"),
         ("data_dir:", "limits: { max_connections: 0 }\ndata_dir:", "nobody would be served"),
         ("data_dir:", "limits: { header_timeout: 1ms }\ndata_dir:", "limits.header_timeout"),
         (

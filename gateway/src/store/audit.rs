@@ -5,7 +5,7 @@ use service_kit::database::Connection;
 use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, webhooks};
 use crate::{
     api::audit::AuditEntry,
     audit::{
@@ -193,7 +193,7 @@ async fn configured(
     append(connection, now, &event).await
 }
 
-/// Appends a record within the caller's transaction.
+/// Appends a record within the caller's transaction, and puts the message about it in line for webhooks.
 pub(super) async fn append(
     connection: &mut Connection,
     now: OffsetDateTime,
@@ -202,32 +202,32 @@ pub(super) async fn append(
     append_all(connection, now, std::slice::from_ref(event)).await.map(drop)
 }
 
-/// Appends records within the caller's transaction. Answers the number of the first one.
+/// Appends records within the caller's transaction, and puts the messages about them in line for webhooks. Answers the
+/// number of the first one.
 pub(super) async fn append_all(
     connection: &mut Connection,
     now: OffsetDateTime,
     events: &[Event<'_>],
 ) -> Result<i64, StoreError> {
-    let row =
-        sqlx::query("select sequence, hash from audit_head where only_row = 1").fetch_one(&mut *connection).await?;
-    let first = row.try_get::<i64, _>("sequence")? + 1;
+    let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
+    // Taking the numbers locks the head: of two writers the second one waits, and follows from what the first one wrote.
+    let row = sqlx::query("update audit_head set sequence = sequence + $1 where only_row = 1 returning sequence, hash")
+        .bind(count)
+        .fetch_one(&mut *connection)
+        .await?;
+    let first = row.try_get::<i64, _>("sequence")? - count + 1;
     let mut hash: String = row.try_get("hash")?;
-    let mut last = first - 1;
     for (event, sequence) in events.iter().zip(first..) {
         let record = event.text(sequence, now);
         hash = chain::link(&hash, &record);
-        last = sequence;
         sqlx::query("insert into audit_log (sequence, record, hash) values ($1, $2, $3)")
             .bind(sequence)
             .bind(record)
             .bind(&hash)
             .execute(&mut *connection)
             .await?;
+        webhooks::tell(connection, now, event, sequence).await?;
     }
-    sqlx::query("update audit_head set sequence = $1, hash = $2 where only_row = 1")
-        .bind(last)
-        .bind(hash)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query("update audit_head set hash = $1 where only_row = 1").bind(hash).execute(&mut *connection).await?;
     Ok(first)
 }

@@ -76,6 +76,7 @@ impl Store {
                 frozen,
                 offer: None,
                 expired_at: row.try_get::<Option<i64>, _>("expired_at")?.map(from_unix),
+                refused_rollback: row.try_get("refused_rollback")?,
             };
             controls.insert(partner, control);
         }
@@ -104,11 +105,12 @@ async fn upsert(connection: &mut Connection, partner: &TrustDomain, control: &Co
     let frozen = control.frozen.as_ref();
     sqlx::query(
         "insert into relationship_controls
-           (trust_domain, highest_sequence, frozen_at, frozen_by, frozen_why, expired_at)
-         values ($1, $2, $3, $4, $5, $6)
+           (trust_domain, highest_sequence, frozen_at, frozen_by, frozen_why, expired_at, refused_rollback)
+         values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (trust_domain) do update set
            highest_sequence = excluded.highest_sequence, frozen_at = excluded.frozen_at,
-           frozen_by = excluded.frozen_by, frozen_why = excluded.frozen_why, expired_at = excluded.expired_at",
+           frozen_by = excluded.frozen_by, frozen_why = excluded.frozen_why, expired_at = excluded.expired_at,
+           refused_rollback = excluded.refused_rollback",
     )
     .bind(partner.as_str())
     .bind(control.highest_sequence.map(to_sql))
@@ -116,6 +118,7 @@ async fn upsert(connection: &mut Connection, partner: &TrustDomain, control: &Co
     .bind(frozen.map(|frozen| frozen.by.as_str()))
     .bind(frozen.map(|frozen| frozen.why.as_str()))
     .bind(control.expired_at.map(to_unix))
+    .bind(&control.refused_rollback)
     .execute(connection)
     .await?;
     Ok(())

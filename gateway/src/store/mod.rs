@@ -9,6 +9,7 @@ pub mod publications;
 pub mod relationships;
 pub mod served;
 pub mod sources;
+pub mod webhooks;
 
 use federation_specs::{bundle_json::BundleJsonError, id::IdError};
 use service_kit::{

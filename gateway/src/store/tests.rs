@@ -7,6 +7,7 @@ mod controls;
 mod managed;
 mod publications;
 mod schema;
+mod webhooks;
 
 use federation_specs::{
     bundle::{Bundle, JwtAuthority},

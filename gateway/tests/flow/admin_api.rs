@@ -12,6 +12,7 @@ use crate::support::{
     authority::Authority,
     eventually,
     partner::{Partner, document},
+    receiver::{self, Receiver},
     td,
 };
 
@@ -50,6 +51,7 @@ async fn held_back() -> (Setup, Running, Authority, Partner) {
     let partner = Partner::web(setup.web.server_config(), document(&keys.bundle(1))).await;
     setup.relate_web(PARTNER, &partner.url());
     setup.config["relationships"][0]["mode"] = json!("hold");
+    Receiver::start(&setup, receiver::Answer::Status(200)).await.configure(&mut setup, "pager", &[]);
     let gateway = setup.start().await;
     eventually("the offer", || async { gateway.relationship(PARTNER).await.waiting.is_some() }).await;
     (setup, gateway, keys, partner)
@@ -65,7 +67,7 @@ async fn every_operation_of_the_description_is_there_and_answers_as_described() 
     let mut called = 0;
     for (template, methods) in description["paths"].as_object().unwrap() {
         let name = if template.starts_with("/v1/sources") { LOCAL } else { PARTNER };
-        let path = template.replace("{trust_domain}", name);
+        let path = template.replace("{trust_domain}", name).replace("{webhook}", "pager");
         assert!(!path.contains('{'), "{template}: teach this test its parameter");
         for (method, operation) in methods.as_object().unwrap() {
             let takes_body = operation.get("requestBody").is_some();
@@ -108,6 +110,8 @@ async fn whatever_is_wrong_is_a_problem_document() {
         ("GET", "/v1/relationships/%FF", &[], "", 400, "bad-trust-domain"),
         ("GET", "/v1/relationships/UPPER", &[], "", 400, "bad-trust-domain"),
         ("GET", "/v1/sources/no.such.example", &[], "", 404, "unknown-trust-domain"),
+        ("POST", "/v1/webhooks/no.such/test", &[], "", 404, "unknown-webhook"),
+        ("POST", "/v1/webhooks/%FF/test", &[], "", 404, "unknown-webhook"),
         ("PATCH", &relationship, &[], "", 405, "method-not-allowed"),
         ("GET", &freeze, &[], "", 405, "method-not-allowed"),
         ("POST", &freeze, &json_type, "{", 400, "bad-request-body"),

@@ -33,3 +33,4 @@ mod serving;
 mod several_domains;
 mod sources;
 mod support;
+mod webhooks;

@@ -10,6 +10,7 @@ use crate::support::{
     client::Connection,
     eventually,
     partner::{Partner, document},
+    receiver::{Answer, Receiver},
     td,
 };
 
@@ -32,6 +33,8 @@ async fn a_scrape_shows_what_happened() {
     let keys = Authority::new(&td(PARTNER));
     let partner = Partner::web(setup.web.server_config(), document(&keys.bundle(7))).await;
     setup.relate_web(PARTNER, &partner.url());
+    let receiver = Receiver::start(&setup, Answer::Status(200)).await;
+    receiver.configure(&mut setup, "pager", &["source.held"]);
     let gateway = setup.start().await;
     gateway.wait_held(PARTNER, 7).await;
     eventually("delivery", || async { setup.issuer.state().federated.contains_key(PARTNER) }).await;
@@ -70,6 +73,13 @@ async fn a_scrape_shows_what_happened() {
     let day = 80_000.0..86_401.0;
     assert!(day.contains(&own("own_bundle_seconds_to_first_key_expiry").unwrap()), "{text}");
     assert!(day.contains(&theirs("seconds_to_first_key_expiry").unwrap()), "{text}");
+    assert!(day.contains(&own("own_bundle_seconds_to_last_key_expiry").unwrap()), "{text}");
+    assert!(day.contains(&theirs("seconds_to_last_key_expiry").unwrap()), "{text}");
+    assert!((-1.0..=120.0).contains(&theirs("seconds_to_next_refresh").unwrap()), "{text}");
+    assert_eq!(theirs("bundle_held"), Some(0.0));
+    assert_eq!(value(&text, "entente_gateway_deliveries_failing{local_trust_domain=\"cloud.example\"}"), Some(0.0));
+    assert_eq!(value(&text, "entente_gateway_webhook_consecutive_failures{webhook=\"pager\"}"), Some(0.0));
+    assert!(value(&text, "entente_gateway_webhook_backlog{webhook=\"pager\"}").is_some(), "{text}");
     assert!(theirs("bundle_age_seconds").unwrap() < 60.0, "{text}");
     assert!(theirs("seconds_since_refresh").unwrap() < 60.0, "{text}");
     assert!(theirs("consecutive_failures").unwrap() >= 1.0, "{text}");
@@ -95,4 +105,47 @@ async fn a_scrape_shows_what_happened() {
         assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
     }
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_held_partner_shows_and_a_removed_one_is_gone() {
+    let mut setup = Setup::new().await;
+    let keys = Authority::new(&td(PARTNER));
+    let partner = Partner::web(setup.web.server_config(), document(&keys.bundle(1))).await;
+    setup.relate_web(PARTNER, &partner.url());
+    setup.config["relationships"][0]["mode"] = json!("hold");
+    let gateway = setup.start().await;
+    let series = "entente_gateway_partner_bundle_held{trust_domain=\"onprem.example\"}";
+    eventually("the waiting bundle to show", || async { value(&gateway.metrics.render(), series) == Some(1.0) }).await;
+    gateway.stop().await;
+    setup.config["relationships"] = json!([]);
+    let gateway = setup.start().await;
+    assert!(!gateway.metrics.render().contains(PARTNER));
+    gateway.stop().await;
+}
+
+#[test]
+fn the_example_alerts_are_about_metrics_there_are() {
+    let docs = |name: &str| std::fs::read_to_string(format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let alerts: serde_json::Value = serde_saphyr::from_str(&docs("examples/prometheus-alerts.yaml")).unwrap();
+    let documented = docs("metrics.md");
+    let mut names = std::collections::BTreeSet::new();
+    for group in alerts["groups"].as_array().unwrap() {
+        assert!(group["name"].is_string());
+        for rule in group["rules"].as_array().unwrap() {
+            let alert = rule["alert"].as_str().unwrap();
+            assert!(names.insert(alert.to_owned()), "{alert} is there twice");
+            assert!(["warning", "critical"].contains(&rule["labels"]["severity"].as_str().unwrap()), "{alert}");
+            assert!(rule["annotations"]["summary"].is_string() && rule["annotations"]["description"].is_string());
+            let known = ["alert", "expr", "for", "labels", "annotations"];
+            assert!(rule.as_object().unwrap().keys().all(|key| known.contains(&key.as_str())), "{rule}");
+            let words = rule["expr"].as_str().unwrap().split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+            let metrics: Vec<&str> = words.filter(|word| word.starts_with("entente_")).collect();
+            assert!(!metrics.is_empty(), "{alert}");
+            for metric in metrics {
+                assert!(documented.contains(&format!("`{metric}`")), "{alert}: {metric} is not in docs/metrics.md");
+            }
+        }
+    }
+    assert!(names.len() > 10, "{names:?}");
 }

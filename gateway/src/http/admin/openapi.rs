@@ -27,13 +27,14 @@ Errors are problem details (RFC 9457); `type` names the kind and never changes. 
 are seconds. Lists come in pages: pass `next_page_token` as `page_token` until it is absent.";
 
 /// What the first parts of the paths are about.
-const TAGS: [(&str, &str); 8] = [
+const TAGS: [(&str, &str); 9] = [
     ("relationships", "Partners, how they are doing, and decisions about their bundles."),
     ("apply", "Relationships managed as a set."),
     ("bundles", "Bundles that are served or held."),
     ("sources", "Where the bundles of served trust domains come from."),
     ("publishers", "Further places own bundles are published to."),
     ("audit", "Who changed what, when and why."),
+    ("webhooks", "Who is told about events."),
     ("health", "Whether every part works."),
     ("openapi.json", "This document."),
 ];

@@ -88,7 +88,11 @@ impl Operation {
         operation.schema::<Problem>();
         let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         for name in names {
-            let text = (name == "trust_domain").then_some("Bare name of the trust domain, or its SPIFFE ID.");
+            let text = match name {
+                "trust_domain" => Some("Bare name of the trust domain, or its SPIFFE ID."),
+                "webhook" => Some("Name of the webhook in the configuration."),
+                _ => None,
+            };
             operation.parameters.push(
                 ParameterBuilder::new()
                     .name(name)
@@ -98,7 +102,9 @@ impl Operation {
                     .schema(Some(String::schema()))
                     .build(),
             );
-            operation.problems.push(Kind::BadTrustDomain);
+            if name == "trust_domain" {
+                operation.problems.push(Kind::BadTrustDomain);
+            }
         }
         operation
     }

@@ -27,6 +27,7 @@ async fn freezes_offers_and_expiry_survive(place: Place) {
             rejected_at: Some(datetime!(2026-11-22 12:02 UTC)),
         })),
         expired_at: Some(datetime!(2026-11-22 12:03 UTC)),
+        refused_rollback: Some("7 d".to_owned()),
     };
     let event = accepted(&partner);
     let decide = async |store: &Store, control: &Control| {

@@ -4,6 +4,7 @@ pub mod authority;
 pub mod client;
 pub mod issuer;
 pub mod partner;
+pub mod receiver;
 pub mod workload_api;
 
 use std::{path::PathBuf, time::Duration};
