@@ -20,6 +20,7 @@ use crate::{
     partners::PartnerBundles,
     publish::PublisherStatuses,
     refresh::manager::Manager,
+    replicas::Leases,
     served::{ServedDomain, ServedDomains},
 };
 
@@ -39,6 +40,9 @@ const PARTNER_REFRESHED: &str = "entente_gateway_partner_seconds_since_refresh";
 const PARTNER_FAILURES: &str = "entente_gateway_partner_consecutive_failures";
 const REFRESHES: &str = "entente_gateway_partner_refreshes_total";
 const ROLLBACKS: &str = "entente_gateway_partner_rollback_attempts_total";
+const LEASES: &str = "entente_gateway_leases_held";
+const REPLICAS: &str = "entente_gateway_replicas";
+const TAKEOVERS: &str = "entente_gateway_lease_takeovers_total";
 const DELIVERIES: &str = "entente_gateway_deliveries_total";
 const PUBLICATIONS: &str = "entente_gateway_publications_total";
 const PUBLICATION_DRIFTS: &str = "entente_gateway_publication_drifts_total";
@@ -62,6 +66,7 @@ impl GatewayMetrics {
             (RENEWALS, "Renewals of a listener's certificate by result."),
             (REFRESHES, "Fetches of partners' bundles by partner and result."),
             (ROLLBACKS, "Fetched bundles with a lower sequence number than before, by partner."),
+            (TAKEOVERS, "Parts of the work taken over from gateways that died."),
             (DELIVERIES, "Deliveries of partners' bundles by receiving trust domain and result."),
             (PUBLICATIONS, "Looks at places bundles are published to, by publisher and result."),
             (PUBLICATION_DRIFTS, "Places found to hold something else than was published, by publisher."),
@@ -79,6 +84,8 @@ impl GatewayMetrics {
             (PARTNER_AGE, seconds, "Time since the partner's bundle in force was accepted."),
             (PARTNER_EXPIRY, seconds, "Time until the first X.509 authority of a partner's bundle expires."),
             (PARTNER_REFRESHED, seconds, "Time since the partner last answered with an acceptable bundle."),
+            (LEASES, Some(Unit::Count), "Parts of the work this gateway has, of 256."),
+            (REPLICAS, Some(Unit::Count), "Gateways on the same database that are alive."),
             (PARTNER_FAILURES, Some(Unit::Count), "Failed fetches since then."),
             (PUBLISHED, seconds, "Time since a place was last seen to hold the served bundle."),
             (PUBLISHER_FAILURES, Some(Unit::Count), "Failed attempts since then."),
@@ -138,6 +145,21 @@ impl GatewayMetrics {
                 }
             }
         });
+    }
+
+    /// Shows how the work is divided at each scrape, where several gateways may share it.
+    pub(crate) fn watch_leases(&self, leases: Leases) {
+        self.metrics.on_scrape(move |metrics| {
+            let Some((held, replicas)) = leases.counts() else { return };
+            let gauge = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+            metrics.gauge(LEASES, &[]).set(gauge(held));
+            metrics.gauge(REPLICAS, &[]).set(gauge(replicas));
+        });
+    }
+
+    /// Work was taken over from gateways that died.
+    pub(crate) fn taken_over(&self, parts: usize) {
+        self.metrics.counter(TAKEOVERS, &[]).increment(u64::try_from(parts).unwrap_or(u64::MAX));
     }
 
     /// The counters of one listener, and its gauge of open connections.
