@@ -118,6 +118,9 @@ pub struct Relationship {
     /// Local trust domains whose issuer names another endpoint for this partner and therefore receive nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<String>,
+    /// The gateway that works on the relationship, where several share a database; absent while none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<String>,
 }
 
 impl Relationship {

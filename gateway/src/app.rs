@@ -28,6 +28,7 @@ use crate::{
         clients::Clients, decisions::Decisions, deliver::Deliveries, manager::Manager, updater::Updater,
         work::IssuerWork,
     },
+    replicas::Coordinator,
     served::ServedDomains,
     settings::{IssuerAddress, Settings, SettingsError},
     store::{Store, StoreError},
@@ -120,6 +121,8 @@ impl Gateway {
         }
 
         let store = Store::open(&settings.datastore, Arc::clone(&clock)).await?;
+        // Before anything is read, so that what changes meanwhile is read again.
+        let seen = store.latest_change().await?;
         datastore.ready();
         tasks.spawn("datastore check", check(store.clone(), datastore, Arc::clone(&clock), shutdown.clone()));
 
@@ -144,6 +147,7 @@ impl Gateway {
         let admin = parts.admin(&manager, publishers, &webhooks, &clients).await?;
         parts.webhooks(&webhooks, &manager);
         manager.start();
+        parts.replicas(&manager, seen);
         let Parts { store, readiness, metrics, tasks, .. } = parts;
         Ok(Self { tasks, manager, store, readiness, metrics, https_web, https_spiffe, admin, _lock: lock })
     }
@@ -180,6 +184,9 @@ impl Gateway {
     pub async fn run(self) -> Result<(), Error> {
         let outcome = self.tasks.run_until_shutdown(GRACE).await;
         self.manager.stop().await;
+        if let Err(error) = self.store.leave().await {
+            tracing::warn!(%error, "leases not given back; other gateways take over when they have run out");
+        }
         self.store.close().await;
         Ok(outcome?)
     }
@@ -213,6 +220,22 @@ struct Parts {
 }
 
 impl Parts {
+    /// Divides the work with other gateways on the same database.
+    fn replicas(&mut self, manager: &Manager, seen: i64) {
+        self.metrics.watch_leases(self.store.leases().clone());
+        let coordinator = Coordinator {
+            store: self.store.clone(),
+            clock: Arc::clone(&self.clock),
+            manager: manager.clone(),
+            served: Arc::clone(&self.served),
+            metrics: self.metrics.clone(),
+            seen,
+        };
+        if self.store.leases().are_shared() {
+            self.tasks.spawn("replicas", coordinator.run(self.shutdown.clone()));
+        }
+    }
+
     /// A connection to the issuer of each domain that has one, in the order of the domains. Nothing is dialled yet.
     fn issuer_clients(&mut self, identities: &mut serving::Identities) -> Result<Vec<IssuerClient>, Error> {
         let domains = self.settings.trust_domains.clone();

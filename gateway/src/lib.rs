@@ -20,6 +20,7 @@ pub mod partners;
 pub mod publish;
 mod readiness;
 pub mod refresh;
+pub mod replicas;
 pub mod served;
 pub mod settings;
 pub mod source;

@@ -20,6 +20,7 @@ use crate::{
     partners::PartnerBundles,
     publish::PublisherStatuses,
     refresh::manager::Manager,
+    replicas::Leases,
     served::{ServedDomain, ServedDomains},
     webhook::Webhooks,
 };
@@ -49,6 +50,9 @@ const WEBHOOK_BACKLOG: &str = "entente_gateway_webhook_backlog";
 const WEBHOOK_FAILURES: &str = "entente_gateway_webhook_consecutive_failures";
 const REFRESHES: &str = "entente_gateway_partner_refreshes_total";
 const ROLLBACKS: &str = "entente_gateway_partner_rollback_attempts_total";
+const LEASES: &str = "entente_gateway_leases_held";
+const REPLICAS: &str = "entente_gateway_replicas";
+const TAKEOVERS: &str = "entente_gateway_lease_takeovers_total";
 const DELIVERIES: &str = "entente_gateway_deliveries_total";
 const PUBLICATIONS: &str = "entente_gateway_publications_total";
 const PUBLICATION_DRIFTS: &str = "entente_gateway_publication_drifts_total";
@@ -72,6 +76,7 @@ impl GatewayMetrics {
             (RENEWALS, "Renewals of a listener's certificate by result."),
             (REFRESHES, "Fetches of partners' bundles by partner and result."),
             (ROLLBACKS, "Fetched bundles with a lower sequence number than before, by partner."),
+            (TAKEOVERS, "Parts of the work taken over from gateways that died."),
             (DELIVERIES, "Deliveries of partners' bundles by receiving trust domain and result."),
             (PUBLICATIONS, "Looks at places bundles are published to, by publisher and result."),
             (PUBLICATION_DRIFTS, "Places found to hold something else than was published, by publisher."),
@@ -106,6 +111,8 @@ impl GatewayMetrics {
             (PUBLISHER_FAILURES, "Failed attempts to publish since then."),
             (WEBHOOK_BACKLOG, "Number of the newest message minus that of the last one a webhook is done with."),
             (WEBHOOK_FAILURES, "Failed attempts of a webhook since its last success."),
+            (LEASES, "Parts of the work this gateway has, of 256."),
+            (REPLICAS, "Gateways on the same database that are alive."),
         ] {
             metrics.describe_gauge(name, text);
         }
@@ -194,6 +201,21 @@ impl GatewayMetrics {
     /// Messages to a webhook were given up.
     pub(crate) fn webhook_dropped(&self, webhook: &str, count: u64) {
         self.metrics.counter(WEBHOOKS_DROPPED, &[("webhook", webhook)]).increment(count);
+    }
+
+    /// Shows how the work is divided at each scrape, where several gateways may share it.
+    pub(crate) fn watch_leases(&self, leases: Leases) {
+        self.metrics.on_scrape(move |gauges| {
+            let Some((held, replicas)) = leases.counts() else { return };
+            let gauge = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+            gauges.show(LEASES, &[], gauge(held));
+            gauges.show(REPLICAS, &[], gauge(replicas));
+        });
+    }
+
+    /// Work was taken over from gateways that died.
+    pub(crate) fn taken_over(&self, parts: usize) {
+        self.metrics.counter(TAKEOVERS, &[]).increment(u64::try_from(parts).unwrap_or(u64::MAX));
     }
 
     /// The counters of one listener, and its gauge of open connections.

@@ -92,10 +92,21 @@ impl DerefMut for Tx<'_, '_> {
     }
 }
 
+/// When a writing transaction may run.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// After all others.
+    Alone,
+    /// At the same time.
+    Beside,
+}
+
 /// The connections of a database just opened.
 struct Pools {
     name: String,
     writer: Pool,
+    /// For [`Database::run_beside`]; the writer where only one connection may write.
+    beside: Pool,
     readers: Pool,
 }
 
@@ -105,6 +116,7 @@ pub struct Database {
     name: Arc<str>,
     dialect: Dialect,
     writer: Pool,
+    beside: Pool,
     readers: Pool,
     clock: SharedClock,
 }
@@ -134,7 +146,8 @@ impl Database {
     }
 
     fn new(dialect: Dialect, pools: Pools, clock: SharedClock) -> Self {
-        Self { name: pools.name.into(), dialect, writer: pools.writer, readers: pools.readers, clock }
+        let Pools { name, writer, beside, readers } = pools;
+        Self { name: name.into(), dialect, writer, beside, readers, clock }
     }
 
     /// The database file, or the server's URL without password.
@@ -163,12 +176,35 @@ impl Database {
     pub async fn run_tx<'env, T, E: TransactionError>(
         &self,
         name: &'static str,
+        work: impl for<'c> FnMut(Tx<'c, 'env>) -> BoxFuture<'c, Result<T, E>> + Send,
+    ) -> Result<T, E> {
+        self.run(name, Turn::Alone, work).await
+    }
+
+    /// As [`Database::run_tx`], but beside other writing transactions where the database allows it (PostgreSQL, read
+    /// committed): for a few rows that nobody else's transaction depends on unless it locks them, and that must not wait
+    /// for everybody's turn.
+    ///
+    /// # Errors
+    /// The error of `work`, or the database's.
+    pub async fn run_beside<'env, T, E: TransactionError>(
+        &self,
+        name: &'static str,
+        work: impl for<'c> FnMut(Tx<'c, 'env>) -> BoxFuture<'c, Result<T, E>> + Send,
+    ) -> Result<T, E> {
+        self.run(name, Turn::Beside, work).await
+    }
+
+    async fn run<'env, T, E: TransactionError>(
+        &self,
+        name: &'static str,
+        turn: Turn,
         mut work: impl for<'c> FnMut(Tx<'c, 'env>) -> BoxFuture<'c, Result<T, E>> + Send,
     ) -> Result<T, E> {
         let started = self.clock.now();
         let mut backoff = Backoff::new(RETRY_PAUSE.0, RETRY_PAUSE.1);
         loop {
-            let outcome = self.attempt(&mut work).await;
+            let outcome = self.attempt(turn, &mut work).await;
             let taken = Duration::try_from(self.clock.now() - started).unwrap_or_default();
             match &outcome {
                 Err(error) if error.database().is_some_and(DatabaseError::is_retryable) => {
@@ -200,7 +236,7 @@ impl Database {
     pub async fn begin(&self, name: &'static str) -> Result<Transaction, DatabaseError> {
         let mut backoff = Backoff::new(RETRY_PAUSE.0, RETRY_PAUSE.1);
         loop {
-            match self.begin_writing().await {
+            match self.begin_writing(Turn::Alone).await {
                 Err(error) if error.is_retryable() && backoff.attempts() + 1 < MAX_ATTEMPTS => {
                     tracing::debug!(transaction = name, attempt = backoff.attempts(), "database busy, trying again");
                     self.clock.sleep(backoff.next()).await;
@@ -210,19 +246,23 @@ impl Database {
         }
     }
 
-    async fn begin_writing(&self) -> Result<Transaction, DatabaseError> {
-        let begin = match self.dialect {
-            Dialect::Sqlite => "begin immediate".to_owned(),
-            Dialect::Postgres => postgres::begin_writing(),
+    async fn begin_writing(&self, turn: Turn) -> Result<Transaction, DatabaseError> {
+        let begun = match (self.dialect, turn) {
+            (Dialect::Sqlite, _) => self.writer.begin_with("begin immediate").await,
+            (Dialect::Postgres, Turn::Alone) => {
+                self.writer.begin_with(sqlx::AssertSqlSafe(postgres::begin_writing())).await
+            }
+            (Dialect::Postgres, Turn::Beside) => self.beside.begin_with("begin isolation level read committed").await,
         };
-        Ok(self.writer.begin_with(sqlx::AssertSqlSafe(begin)).await?)
+        Ok(begun?)
     }
 
     async fn attempt<'env, T, E: TransactionError>(
         &self,
+        turn: Turn,
         work: &mut (impl for<'c> FnMut(Tx<'c, 'env>) -> BoxFuture<'c, Result<T, E>> + Send),
     ) -> Result<T, E> {
-        let mut transaction = self.begin_writing().await?;
+        let mut transaction = self.begin_writing(turn).await?;
         match work(Tx::new(&mut transaction)).await {
             Ok(value) => {
                 transaction.commit().await.map_err(DatabaseError::from)?;
@@ -293,6 +333,7 @@ impl Database {
     /// Finishes what is going on and closes the connections. SQLite folds its log into the file.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.beside.close().await;
         self.writer.close().await;
     }
 }

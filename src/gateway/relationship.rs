@@ -193,6 +193,8 @@ fn list_text(list: &RelationshipList) -> String {
                 them at the issuer (`entente issuer federation create`)\n"
             .to_owned();
     }
+    // Where several gateways share a database.
+    let shared = list.relationships.iter().any(|relationship| relationship.replica.is_some());
     let rows = list.relationships.iter().map(|relationship| {
         let expiry = relationship.first_expiry_seconds;
         let expiry_colour = match expiry {
@@ -203,7 +205,7 @@ fn list_text(list: &RelationshipList) -> String {
         let state = state(relationship);
         let state_colour = (state != NOTHING).then_some(Color::Yellow);
         let failures = relationship.consecutive_failures;
-        vec![
+        let mut row = vec![
             cell(&relationship.trust_domain, None),
             cell(relationship.health.as_str(), Some(health_colours(relationship.health).0)),
             cell(relationship.mode.as_str(), None),
@@ -215,9 +217,13 @@ fn list_text(list: &RelationshipList) -> String {
             cell(failures, (failures > 0).then_some(Color::Red)),
             cell(delivered(relationship), None),
             cell(relationship.last_error.as_deref().map_or_else(|| NOTHING.to_owned(), one_line), None),
-        ]
+        ];
+        if shared {
+            row.insert(1, cell(relationship.replica.as_deref().unwrap_or(NOTHING), None));
+        }
+        row
     });
-    let header = [
+    let mut header = vec![
         "TRUST DOMAIN",
         "HEALTH",
         "MODE",
@@ -230,6 +236,9 @@ fn list_text(list: &RelationshipList) -> String {
         "DELIVERED",
         "LAST ERROR",
     ];
+    if shared {
+        header.insert(1, "GATEWAY");
+    }
     table(&header, rows.collect())
 }
 
@@ -274,6 +283,9 @@ fn show_text(relationship: &Relationship) -> String {
     let set = relationship.managed.as_ref().and_then(|managed| managed.set.as_ref());
     let set = set.map(|set| format!(", set {set}")).unwrap_or_default();
     text.push_str(&line("Defined by", &format!("{}{set}", origin(relationship.origin))));
+    if let Some(replica) = &relationship.replica {
+        text.push_str(&line("Worked on by", replica));
+    }
     text.push_str(&line("Mode", relationship.mode.as_str()));
     if let Some(frozen) = &relationship.frozen {
         let words = format!("since {} by {}{}", time(Some(frozen.at)), one_line(&frozen.by), because(&frozen.why));

@@ -28,6 +28,9 @@ pub enum Datastore {
         /// Most connections this gateway holds.
         #[serde(default = "default_max_connections")]
         max_connections: u32,
+        /// What this gateway is called among those that share the database; the host name unless given.
+        #[serde(default)]
+        replica_name: Option<String>,
     },
 }
 

@@ -103,12 +103,14 @@ impl Offer {
 #[derive(Debug, Default)]
 pub struct Controls {
     all: RwLock<HashMap<TrustDomain, Control>>,
+    /// Numbers of the decisions they rest on, where several gateways decide.
+    numbers: RwLock<HashMap<TrustDomain, i64>>,
 }
 
 impl Controls {
     /// Those of the store.
-    pub fn new(all: HashMap<TrustDomain, Control>) -> Self {
-        Self { all: RwLock::new(all) }
+    pub fn new(all: HashMap<TrustDomain, Control>, numbers: HashMap<TrustDomain, i64>) -> Self {
+        Self { all: RwLock::new(all), numbers: RwLock::new(numbers) }
     }
 
     /// One of them; nothing is decided about a relationship that has none.
@@ -128,8 +130,16 @@ impl Controls {
         all.get(partner).and_then(|control| control.offer.as_ref()).is_some_and(|offer| offer.waits())
     }
 
-    /// Replaces one.
-    pub fn set(&self, partner: &TrustDomain, control: Control) {
+    /// Number of the last decision known about it; 0 if there is none.
+    pub fn number(&self, partner: &TrustDomain) -> i64 {
+        self.numbers.read().unwrap_or_else(PoisonError::into_inner).get(partner).copied().unwrap_or_default()
+    }
+
+    /// Replaces one by what decision `number` made of it.
+    pub fn set(&self, partner: &TrustDomain, control: Control, number: i64) {
+        if number != 0 {
+            self.numbers.write().unwrap_or_else(PoisonError::into_inner).insert(partner.clone(), number);
+        }
         self.all.write().unwrap_or_else(PoisonError::into_inner).insert(partner.clone(), control);
     }
 }

@@ -1,7 +1,10 @@
 //! What becomes of a fetched bundle, and what operators decide: each decision is one transaction with its audit
 //! record, taken one at a time, so that none of them acts on what another has just changed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use federation_specs::{
@@ -26,7 +29,7 @@ use crate::{
     audit::{Action, Actor, Event, Order, bundle_summary},
     partners::{HeldBundle, PartnerBundles, content_digest},
     served::{ServedDomains, rendered::digest_hex},
-    store::{Acceptance, Decision, Store, StoreError, relationships::RefreshState},
+    store::{Acceptance, Basis, Decision, Store, StoreError, relationships::RefreshState},
 };
 
 /// A bundle just fetched.
@@ -94,6 +97,18 @@ pub struct Decisions {
     one_at_a_time: Mutex<()>,
 }
 
+/// What another gateway decided about a relationship.
+#[derive(Debug)]
+pub(crate) struct CaughtUp {
+    pub(crate) partner: TrustDomain,
+    /// Whether another bundle is in force.
+    pub(crate) bundle_changed: bool,
+    /// Whether its bundle expired, or is within its age again.
+    pub(crate) expiry_changed: bool,
+    /// Whether it goes on.
+    pub(crate) unfrozen: bool,
+}
+
 /// What a decision does to a relationship.
 struct Taken<'a> {
     partner: &'a TrustDomain,
@@ -119,7 +134,9 @@ impl Decisions {
         limits: AcceptanceLimits,
         clock: SharedClock,
     ) -> Result<Self, StoreError> {
-        let controls = Controls::new(store.controls().await?);
+        // The numbers first: what is decided between the two is read again.
+        let numbers = store.decision_numbers().await?;
+        let controls = Controls::new(store.controls().await?, numbers);
         let states = Arc::new(States::new(store.clone()));
         Ok(Self { store, partners, served, controls, limits, clock, states, one_at_a_time: Mutex::new(()) })
     }
@@ -446,13 +463,54 @@ impl Decisions {
         if state.is_some() {
             self.states.overtake(partner).await;
         }
-        self.store.decide(&decision).await?;
+        let by_holder =
+            matches!(what, Action::Accepted | Action::Offered | Action::Withdrawn | Action::Expired | Action::Renewed);
+        let basis = Basis { seen: Some(self.controls.number(partner)), by_holder };
+        let number = self.store.decide(&decision, basis).await.map_err(|error| match error {
+            StoreError::Changed { .. } => DecisionError::Changed,
+            error => error.into(),
+        })?;
         tracing::info!(trust_domain = %partner, what = what.name(), who = %by, "decided");
-        self.controls.set(partner, control);
+        self.controls.set(partner, control, number);
         if let Some(acceptance) = acceptance {
             self.partners.set(acceptance.held.clone());
         }
         Ok(())
+    }
+
+    /// Takes note of what other gateways decided about `partners`. Answers what that changes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn catch_up(&self, partners: &BTreeSet<TrustDomain>) -> Result<Vec<CaughtUp>, StoreError> {
+        let _alone = self.one_at_a_time.lock().await;
+        let numbers = self.store.decision_numbers_of(partners).await?;
+        let mut controls = self.store.controls_of(partners).await?;
+        let bundles = self.store.partner_bundles_of(partners).await?;
+        let mut news = Vec::new();
+        let mut changed = BTreeSet::new();
+        for held in bundles {
+            let partner = held.bundle.trust_domain();
+            let before = self.partners.get(partner);
+            if before.is_none_or(|before| before.digest != held.digest || before.accepted_at != held.accepted_at) {
+                changed.insert(partner.clone());
+                self.partners.set(held);
+            }
+        }
+        for (partner, number) in numbers {
+            if number < self.controls.number(&partner) {
+                continue;
+            }
+            let (before, now) = (self.controls.get(&partner), controls.remove(&partner).unwrap_or_default());
+            news.push(CaughtUp {
+                bundle_changed: changed.contains(&partner),
+                partner: partner.clone(),
+                expiry_changed: before.expired_at.is_some() != now.expired_at.is_some(),
+                unfrozen: before.frozen.is_some() && now.frozen.is_none(),
+            });
+            self.controls.set(&partner, now, number);
+        }
+        Ok(news)
     }
 
     /// Has a fetched bundle wait for an operator, unless it waits or was rejected already.

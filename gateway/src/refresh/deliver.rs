@@ -231,6 +231,13 @@ impl Deliveries {
         self.lanes.values().map(failing).collect()
     }
 
+    /// Takes note of what the gateway that delivers to `local` has confirmed.
+    pub(crate) fn confirmed_elsewhere(&self, local: &TrustDomain, confirmed: HashMap<TrustDomain, DeliveryState>) {
+        if let Some(lane) = self.lanes.get(local) {
+            lane.state().confirmed = confirmed;
+        }
+    }
+
     /// The state of one delivery.
     pub fn state(&self, local: &TrustDomain, partner: &TrustDomain) -> DeliveryState {
         let lane = self.lanes.get(local);
@@ -252,12 +259,32 @@ impl Deliveries {
     ) -> Result<(), BoxError> {
         let Some(lane) = self.lanes.get(client.trust_domain()) else { return Ok(()) };
         let worker = Worker { lane, client, partners, store, clock, compare_interval, metrics: self.metrics.clone() };
+        let mut leases = worker.store.leases().watch();
         loop {
+            if !worker.store.leases().holds(&lane.local) {
+                tokio::select! {
+                    () = leases.gained(&lane.local) => {}
+                    () = shutdown.cancelled() => return Ok(()),
+                }
+                // What the gateway that delivered before has confirmed; all of it is looked at again.
+                match worker.store.deliveries(&lane.local).await {
+                    Ok(confirmed) => lane.take_over(confirmed),
+                    Err(error) => {
+                        tracing::warn!(issuer = %lane.local, %error, "state of deliveries not read, trying again");
+                        tokio::select! {
+                            () = worker.clock.sleep(FIRST_RETRY) => continue,
+                            () = shutdown.cancelled() => return Ok(()),
+                        }
+                    }
+                }
+            }
             let wait = tokio::select! {
                 wait = worker.round() => wait,
+                () = leases.lost(&lane.local) => continue,
                 () = shutdown.cancelled() => return Ok(()),
             };
             tokio::select! {
+                () = leases.lost(&lane.local) => {}
                 () = lane.wake.notified() => {}
                 () = worker.clock.sleep(wait) => {}
                 () = shutdown.cancelled() => return Ok(()),
@@ -267,6 +294,16 @@ impl Deliveries {
 }
 
 impl Lane {
+    /// Goes on from what another gateway has confirmed.
+    fn take_over(&self, confirmed: HashMap<TrustDomain, DeliveryState>) {
+        let mut state = self.state();
+        state.confirmed = confirmed;
+        state.verified.clear();
+        state.retries.clear();
+        let all: Vec<_> = state.wanted.iter().chain(state.delivered()).cloned().collect();
+        state.due.extend(all);
+    }
+
     fn state(&self) -> MutexGuard<'_, LaneState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -31,9 +31,10 @@ use crate::{
     api::{self, BundleKind, BundleSummary, Health, RefreshRequest},
     audit::{Actor, Order, chain::canonical},
     partners::{HeldBundle, content_digest},
+    replicas::Leases,
     served::rendered::digest_hex,
     settings::{ConfiguredRelationship, Document, RelationshipRules},
-    store::{StoreError, relationships::RefreshState},
+    store::{StoreError, deliveries::DeliveryState, relationships::RefreshState},
 };
 
 /// How often the ages of bundles are looked at.
@@ -198,6 +199,9 @@ impl Manager {
             let mut news = BTreeSet::new();
             for (partner, maximum_age, last_success) in self.ages() {
                 let partner = &partner;
+                if !self.leases().holds(partner) {
+                    continue;
+                }
                 let held = self.inner.shared.updater.partners().get(partner);
                 let age = held.map(|held| now - confirmed_at(&held, last_success));
                 let expired = age.zip(maximum_age).is_some_and(|(age, maximum)| age > maximum);
@@ -295,6 +299,9 @@ impl Manager {
         options: RefreshRequest,
         by: Actor,
     ) -> Result<bool, RefreshError> {
+        self.definition(partner)?;
+        // Where another gateway works on it, this one does until it is refreshed.
+        let _here = self.leases().take(partner).await.map_err(DecisionError::from)?;
         let requests = match self.state().running.get(partner) {
             Some(running) => Arc::clone(&running.requests),
             None => return Err(RefreshError::Unknown(partner.clone())),
@@ -342,6 +349,7 @@ impl Manager {
         order: &Order<'_>,
     ) -> Result<(), RefreshError> {
         let definition = self.definition(partner)?;
+        self.catch_up(partner).await?;
         self.decisions().approve(partner, definition.policy, digest, order).await?;
         self.in_force(&definition);
         Ok(())
@@ -358,6 +366,7 @@ impl Manager {
         order: &Order<'_>,
     ) -> Result<(), RefreshError> {
         self.definition(partner)?;
+        self.catch_up(partner).await?;
         Ok(self.decisions().reject(partner, digest, order).await?)
     }
 
@@ -367,6 +376,7 @@ impl Manager {
     /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
     pub async fn freeze(&self, partner: &TrustDomain, order: &Order<'_>) -> Result<(), RefreshError> {
         self.definition(partner)?;
+        self.catch_up(partner).await?;
         Ok(self.decisions().freeze(partner, order).await?)
     }
 
@@ -376,15 +386,11 @@ impl Manager {
     /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
     pub async fn unfreeze(&self, partner: &TrustDomain, order: &Order<'_>) -> Result<(), RefreshError> {
         self.definition(partner)?;
+        self.catch_up(partner).await?;
         self.decisions().unfreeze(partner, order).await?;
-        let requests = self.state().running.get(partner).map(|running| Arc::clone(&running.requests));
-        if let Some(requests) = requests {
-            // A full queue means that refreshes are on their way already.
-            let _ = requests.put(Request {
-                options: RefreshRequest::default(),
-                by: order.by.clone(),
-                reply: oneshot::channel().0,
-            });
+        // Where another gateway works on it, that one hears of it within a second.
+        if self.leases().holds(partner) {
+            self.refresh_soon(partner, order.by.clone());
         }
         Ok(())
     }
@@ -395,6 +401,7 @@ impl Manager {
     /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
     pub async fn restore(&self, partner: &TrustDomain, name: &str, order: &Order<'_>) -> Result<(), RefreshError> {
         let definition = self.definition(partner)?;
+        self.catch_up(partner).await?;
         self.decisions().restore(partner, definition.policy, name, order).await?;
         self.in_force(&definition);
         Ok(())
@@ -403,6 +410,82 @@ impl Manager {
     /// Whether the partner's bundle is older than its maximum age.
     pub(crate) fn is_expired(&self, partner: &TrustDomain) -> bool {
         self.decisions().control(partner).expired_at.is_some()
+    }
+
+    pub(crate) fn leases(&self) -> &Leases {
+        self.inner.shared.updater.store().leases()
+    }
+
+    /// Before a decision is taken: what other gateways decided since.
+    async fn catch_up(&self, partner: &TrustDomain) -> Result<(), RefreshError> {
+        if !self.leases().are_shared() {
+            return Ok(());
+        }
+        let caught_up = self.decided_elsewhere(&BTreeSet::from([partner.clone()])).await;
+        Ok(caught_up.map_err(DecisionError::from)?)
+    }
+
+    /// Takes note of what other gateways decided about `partners`.
+    pub(crate) async fn decided_elsewhere(&self, partners: &BTreeSet<TrustDomain>) -> Result<(), StoreError> {
+        let news = self.decisions().catch_up(partners).await?;
+        let expired = news.iter().filter(|one| one.expiry_changed).map(|one| one.partner.clone());
+        self.reconcile(&mut self.state(), &expired.collect());
+        for one in news {
+            if one.bundle_changed
+                && let Ok(definition) = self.definition(&one.partner)
+            {
+                self.in_force(&definition);
+            }
+            if one.unfrozen && self.leases().holds(&one.partner) {
+                self.refresh_soon(&one.partner, Actor::Gateway);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of how relationships are doing that other gateways work on.
+    pub(crate) fn refreshed_elsewhere(&self, states: HashMap<TrustDomain, RefreshState>) {
+        let mut confirmed = Vec::new();
+        let mut all = self.state();
+        for (partner, state) in states {
+            if self.leases().holds(&partner) {
+                continue;
+            }
+            match all.running.get(&partner) {
+                Some(running) => {
+                    let mut status = running.status.lock().unwrap_or_else(PoisonError::into_inner);
+                    if state.last_success > status.last_success {
+                        confirmed.push(running.definition());
+                    }
+                    *status = state;
+                }
+                None => {
+                    all.idle.insert(partner, state);
+                }
+            }
+        }
+        drop(all);
+        for definition in confirmed {
+            self.in_force(&definition);
+        }
+    }
+
+    /// Takes note of what another gateway delivered to the issuer of `local`.
+    pub(crate) fn delivered_elsewhere(&self, local: &TrustDomain, confirmed: HashMap<TrustDomain, DeliveryState>) {
+        self.inner.shared.deliveries.confirmed_elsewhere(local, confirmed);
+    }
+
+    /// Has everything stored that is known of how relationships are doing.
+    pub(crate) async fn flush_states(&self) {
+        self.decisions().states().flush().await;
+    }
+
+    fn refresh_soon(&self, partner: &TrustDomain, by: Actor) {
+        let requests = self.state().running.get(partner).map(|running| Arc::clone(&running.requests));
+        if let Some(requests) = requests {
+            // A full queue means that refreshes are on their way already.
+            let _ = requests.put(Request { options: RefreshRequest::default(), by, reply: oneshot::channel().0 });
+        }
     }
 
     fn decisions(&self) -> &Decisions {
@@ -622,6 +705,7 @@ impl Manager {
             deliveries: deliveries.collect(),
             held: held.map(|held| summary(&held)),
             conflicts: definition.conflicts.iter().map(ToString::to_string).collect(),
+            replica: self.leases().holder(&definition.trust_domain),
         }
     }
 }

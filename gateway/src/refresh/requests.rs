@@ -75,7 +75,8 @@ impl Requests {
         }
     }
 
-    fn take(&self) -> Option<Request> {
+    /// The next request, if one waits.
+    pub(super) fn take(&self) -> Option<Request> {
         let mut queue = self.queue();
         let request = queue.waiting.pop_front();
         if queue.waiting.is_empty() {

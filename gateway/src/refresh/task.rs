@@ -18,10 +18,17 @@ use super::{
     schedule::{Schedule, catch_up},
     updater::{Endpoint, UpdateError, Updater},
 };
-use crate::{audit::Actor, store::relationships::RefreshState};
+use crate::{
+    audit::Actor,
+    replicas::{LOOK, LeaseWatch},
+    store::{StoreError, relationships::RefreshState},
+};
 
 /// Longest error text kept of a failed refresh.
 const MAX_ERROR_BYTES: usize = 2048;
+
+/// What those are told who asked for a refresh that another gateway has to do.
+const TAKEN_OVER: &str = "another gateway has taken over the work on this relationship meanwhile; try again";
 
 /// What the tasks of all relationships share.
 #[derive(Debug)]
@@ -55,20 +62,24 @@ impl Task {
         let held = self.shared.updater.partners().get(&definition.trust_domain);
         let hint = held.as_ref().and_then(|held| held.bundle.refresh_hint());
         let mut schedule = Schedule::new(*self.shared.updater.limits(), hint);
-        let known = held.is_some() && definition.urls().any(|url| state.etag_url.as_deref() == Some(&url.to_string()));
+        let known = held.is_some() && is_known(&definition, &state);
         let mut endpoint = Endpoint::default();
-        // A partner never fetched comes before those whose bundle is only due.
-        let mut wait = match known.then(|| self.first_wait(&state)) {
-            Some(Duration::ZERO) => {
-                let updater = &self.shared.updater;
-                catch_up(updater.limits(), hint, updater.partners().count())
-            }
-            Some(wait) => wait,
-            None => Duration::ZERO,
-        };
+        let mut wait = self.wait_at_start(&state, known, hint);
+        let mut leases = self.shared.updater.store().leases().watch();
         loop {
+            if !self.shared.updater.store().leases().holds(&definition.trust_domain) {
+                // Boxed, as below.
+                if !Box::pin(self.stand_by(&mut leases, &mut definition)).await {
+                    return;
+                }
+                // What the gateway that worked on it before found out.
+                state = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let known = is_known(&definition, &state);
+                wait = self.wait_at_start(&state, known, hint);
+            }
             let request = tokio::select! {
                 () = self.cancelled.cancelled() => return,
+                () = leases.lost(&definition.trust_domain) => continue,
                 () = self.shared.updater.clock().sleep(wait) => None,
                 request = self.requests.next() => Some(request),
                 changed = self.definition.changed() => {
@@ -92,6 +103,39 @@ impl Task {
             if self.cancelled.is_cancelled() {
                 return;
             }
+        }
+    }
+
+    /// Waits while another gateway works on the relationship; `false` when it ends.
+    async fn stand_by(&mut self, leases: &mut LeaseWatch, definition: &mut Arc<Definition>) -> bool {
+        while let Some(request) = self.requests.take() {
+            answer(Some(request), Err(TAKEN_OVER.to_owned()));
+        }
+        let partner = definition.trust_domain.clone();
+        loop {
+            tokio::select! {
+                () = self.cancelled.cancelled() => return false,
+                () = leases.gained(&partner) => return true,
+                changed = self.definition.changed() => {
+                    if changed.is_err() {
+                        return false;
+                    }
+                    *definition = Arc::clone(&self.definition.borrow_and_update());
+                }
+            }
+        }
+    }
+
+    /// The wait before the first refresh by this gateway. A partner never fetched comes before those whose bundle is
+    /// only due.
+    fn wait_at_start(&self, state: &RefreshState, known: bool, hint: Option<Duration>) -> Duration {
+        match known.then(|| self.first_wait(state)) {
+            Some(Duration::ZERO) => {
+                let updater = &self.shared.updater;
+                catch_up(updater.limits(), hint, updater.partners().count())
+            }
+            Some(wait) => wait,
+            None => Duration::ZERO,
         }
     }
 
@@ -144,6 +188,10 @@ impl Task {
                 answer(request, Err(UpdateError::Cancelled.to_string()));
                 return Duration::ZERO;
             }
+            Err(UpdateError::Decision(DecisionError::Store(StoreError::LeaseLost { .. }))) => {
+                answer(request, Err(TAKEN_OVER.to_owned()));
+                return LOOK;
+            }
             Err(error) => {
                 let mut text = error.to_string();
                 text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
@@ -169,6 +217,11 @@ impl Task {
         self::answer(request, answer);
         wait
     }
+}
+
+/// Whether the last answer came from an endpoint the relationship still has.
+fn is_known(definition: &Definition, state: &RefreshState) -> bool {
+    definition.urls().any(|url| state.etag_url.as_deref() == Some(&url.to_string()))
 }
 
 /// Whoever asked may have gone away, which is fine.

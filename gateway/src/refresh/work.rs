@@ -209,6 +209,8 @@ impl IssuerWork {
 /// Serves one refresh request and tells the issuer how it went.
 async fn report(client: IssuerClient, manager: Manager, request: RefreshCall) {
     let outcome = match TrustDomain::from_name_or_id(&request.trust_domain) {
+        // Every gateway is asked; the first answer counts.
+        Ok(partner) if !manager.leases().holds(&partner) => return,
         Ok(partner) => manager
             .refresh_for(client.trust_domain(), &partner, RefreshRequest::default())
             .await

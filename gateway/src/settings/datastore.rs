@@ -14,6 +14,9 @@ use crate::config;
 /// Name of the SQLite database inside the data folder.
 const FILE_NAME: &str = "gateway.sqlite3";
 
+/// Longest name of a replica.
+const MAX_NAME_BYTES: usize = 128;
+
 /// Longest password.
 const MAX_PASSWORD_BYTES: usize = 1024;
 
@@ -23,7 +26,12 @@ pub enum Datastore {
     /// A SQLite file.
     Sqlite(PathBuf),
     /// A database on a PostgreSQL server.
-    Postgres(PostgresServer),
+    Postgres {
+        /// Which, and how it is reached.
+        server: PostgresServer,
+        /// What this gateway is called among those that share it.
+        replica_name: String,
+    },
 }
 
 pub(super) fn datastore(datastore: &config::Datastore, data_dir: &Path) -> Result<Datastore, SettingsError> {
@@ -32,7 +40,7 @@ pub(super) fn datastore(datastore: &config::Datastore, data_dir: &Path) -> Resul
         config::Datastore::Sqlite { path: Some(path) } => {
             Ok(Datastore::Sqlite(non_empty("datastore.sqlite.path", path)?))
         }
-        config::Datastore::Postgres { url, password_file, max_connections } => {
+        config::Datastore::Postgres { url, password_file, max_connections, replica_name } => {
             if !(MIN_CONNECTIONS..=MAX_CONNECTIONS).contains(max_connections) {
                 return Err(error(
                     "datastore.postgres.max_connections",
@@ -41,9 +49,29 @@ pub(super) fn datastore(datastore: &config::Datastore, data_dir: &Path) -> Resul
             }
             let password = password_file.as_deref().map(read_password).transpose()?;
             let server = PostgresServer::new(url, password, *max_connections);
-            server.map(Datastore::Postgres).map_err(|problem| error("datastore.postgres.url", problem.to_string()))
+            let server = server.map_err(|problem| error("datastore.postgres.url", problem.to_string()))?;
+            let replica_name = match replica_name {
+                None => host_name(),
+                Some(name) if (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.contains(char::is_control) => {
+                    name.clone()
+                }
+                Some(_) => {
+                    return Err(error(
+                        "datastore.postgres.replica_name",
+                        format!("has to be 1 to {MAX_NAME_BYTES} bytes without control characters; or leave it out"),
+                    ));
+                }
+            };
+            Ok(Datastore::Postgres { server, replica_name })
         }
     }
+}
+
+/// The machine's, or the pod's.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "gateway".to_owned() } else { name.to_owned() }
 }
 
 /// The first line: editors and secret stores add a line break.
@@ -73,7 +101,8 @@ mod tests {
         let path = folder.path().join("password");
         std::fs::write(&path, password).unwrap();
         let url = "postgres://entente@127.0.0.1/entente".to_owned();
-        let postgres = config::Datastore::Postgres { url, password_file: Some(path), max_connections: 10 };
+        let postgres =
+            config::Datastore::Postgres { url, password_file: Some(path), max_connections: 10, replica_name: None };
         datastore(&postgres, folder.path())
     }
 
@@ -90,7 +119,7 @@ mod tests {
     #[test]
     fn the_password_is_the_first_line_and_is_shown_nowhere() {
         let store = postgres("s3cret\r\nsecond line\n").unwrap();
-        assert!(matches!(store, Datastore::Postgres(_)));
+        assert!(matches!(store, Datastore::Postgres { .. }));
         assert!(!format!("{store:?}").contains("s3cret"));
         assert!(postgres("\n").unwrap_err().to_string().contains("is empty; write the password into it"));
     }
@@ -98,7 +127,12 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_named() {
         let refused = |url: &str, max_connections| {
-            let postgres = config::Datastore::Postgres { url: url.to_owned(), password_file: None, max_connections };
+            let postgres = config::Datastore::Postgres {
+                url: url.to_owned(),
+                password_file: None,
+                max_connections,
+                replica_name: None,
+            };
             datastore(&postgres, Path::new("/data")).unwrap_err().to_string()
         };
         let error = refused("postgres://u:p@db.example/e", 10);

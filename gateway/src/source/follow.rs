@@ -15,7 +15,7 @@ use crate::{
     readiness::Gathered,
     served::{PublishError, Published, ServedDomain, rendered::digest_hex},
     store::{
-        Store,
+        Store, StoreError,
         served::{OwnChange, OwnEvent},
     },
 };
@@ -215,6 +215,45 @@ fn with_source(key: &str, mut summary: Value) -> Value {
         summary["source"] = key.into();
     }
     summary
+}
+
+/// Takes note of what was accepted through another gateway: held sources that give just that are held no more.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn accepted_elsewhere(
+    domain: &ServedDomain,
+    store: &Store,
+    clock: &SharedClock,
+) -> Result<(), StoreError> {
+    let _alone = domain.alone().await;
+    let stored = store.sources(domain.name()).await?;
+    let sources = domain.sources();
+    let mut offers = sources.held_offers();
+    offers.retain(|offer| {
+        let record = stored.iter().find(|(key, _)| *key == offer.key).map(|(_, record)| record);
+        record.is_some_and(|record| record.held.is_none() && record.accepted.same_content(&offer.bundle))
+    });
+    if offers.is_empty() {
+        return Ok(());
+    }
+    let before = domain.current();
+    let merged = sources.merged_with(&offers, before.as_ref().map(|before| &*before.bundle));
+    if let Some(merged) = merged {
+        match domain.prepare(&merged, clock.now(), true) {
+            Ok(prepared) => {
+                domain.stored(&prepared.published.digest);
+                domain.put(prepared);
+            }
+            Err(error) => {
+                tracing::error!(trust_domain = %domain.name(), %error, "own bundle accepted elsewhere is not served");
+                return Ok(());
+            }
+        }
+    }
+    sources.accepted(&offers);
+    domain.note_sources();
+    Ok(())
 }
 
 /// An operator accepts what the held sources of `domain` give. Answers their names, `None` if they

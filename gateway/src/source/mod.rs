@@ -2,7 +2,7 @@
 
 pub mod contributions;
 pub mod file;
-mod follow;
+pub(crate) mod follow;
 pub mod issuer;
 pub mod url;
 pub mod workload_api;

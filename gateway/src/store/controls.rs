@@ -1,14 +1,18 @@
 //! Decisions about relationships: what was decided, what it changes and its audit record, in one transaction.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use federation_specs::id::TrustDomain;
 use service_kit::database::Connection;
 use sqlx::Row as _;
 
 use super::{
-    Store, StoreError, audit, from_sql, from_unix, parse_bundle, parse_trust_domain, partner_bundles,
-    partner_bundles::Acceptance, relationships, relationships::RefreshState, to_sql, to_unix, unreadable,
+    Store, StoreError, audit, changes, changes::ChangeKind, from_sql, from_unix, leases, parse_bundle,
+    parse_trust_domain, partner_bundles, partner_bundles::Acceptance, relationships, relationships::RefreshState,
+    to_sql, to_unix, unreadable,
 };
 use crate::{
     audit::Event,
@@ -30,25 +34,44 @@ pub struct Decision<'a> {
     pub event: &'a Event<'a>,
 }
 
+/// What a decision rests on, where several gateways share the database.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Basis {
+    /// Number of the last decision about the relationship its author knew of; checked if it is `Some`.
+    pub seen: Option<i64>,
+    /// Whether only the gateway that works on the relationship may take it.
+    pub by_holder: bool,
+}
+
 impl Store {
-    /// Stores a decision, all or nothing.
+    /// Stores a decision, all or nothing. Answers its number.
     ///
     /// # Errors
-    /// [`StoreError::Database`]; nothing changed then.
-    pub async fn decide(&self, decision: &Decision<'_>) -> Result<(), StoreError> {
+    /// [`StoreError::Database`], and what [`Basis`] is about: [`StoreError::Changed`], [`StoreError::LeaseLost`];
+    /// nothing changed then.
+    pub async fn decide(&self, decision: &Decision<'_>, basis: Basis) -> Result<i64, StoreError> {
         let now = self.now();
         self.database
             .run_tx("decide", |mut connection| {
                 Box::pin(async move {
+                    let (partner, leases) = (decision.partner, &self.leases);
+                    if basis.by_holder {
+                        leases::guard(&mut connection, leases, partner).await?;
+                    }
+                    if let Some(seen) = basis.seen {
+                        changes::unchanged_since(&mut connection, leases, partner, seen).await?;
+                    }
                     if let Some(acceptance) = decision.acceptance {
                         partner_bundles::put_in_force(&mut connection, acceptance).await?;
                     }
                     if let Some(state) = decision.state {
                         relationships::upsert(&mut connection, decision.partner, state).await?;
+                        changes::note(&mut connection, leases, ChangeKind::State, partner).await?;
                     }
                     upsert(&mut connection, decision.partner, decision.control).await?;
                     write_offer(&mut connection, decision.partner, decision.control.offer.as_deref()).await?;
-                    audit::append(&mut connection, now, decision.event).await
+                    audit::append(&mut connection, now, decision.event).await?;
+                    changes::note(&mut connection, leases, ChangeKind::Decision, partner).await
                 })
             })
             .await
@@ -59,8 +82,28 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn controls(&self) -> Result<HashMap<TrustDomain, Control>, StoreError> {
+        self.read_controls(None).await
+    }
+
+    /// What was decided about some of them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn controls_of(
+        &self,
+        partners: &BTreeSet<TrustDomain>,
+    ) -> Result<HashMap<TrustDomain, Control>, StoreError> {
+        self.read_controls(Some(partners)).await
+    }
+
+    async fn read_controls(
+        &self,
+        partners: Option<&BTreeSet<TrustDomain>>,
+    ) -> Result<HashMap<TrustDomain, Control>, StoreError> {
         let mut controls = HashMap::new();
-        let rows = sqlx::query("select * from relationship_controls").fetch_all(self.database.reader()).await?;
+        let all = "select * from relationship_controls";
+        let only = "select * from relationship_controls where trust_domain = any(string_to_array($1, ','))";
+        let rows = self.rows_of(all, only, partners).await?;
         for row in rows {
             let partner = parse_trust_domain("relationship", row.try_get("trust_domain")?)?;
             let frozen = match row.try_get::<Option<i64>, _>("frozen_at")? {
@@ -80,7 +123,9 @@ impl Store {
             };
             controls.insert(partner, control);
         }
-        let rows = sqlx::query("select * from offered_bundles").fetch_all(self.database.reader()).await?;
+        let all = "select * from offered_bundles";
+        let only = "select * from offered_bundles where trust_domain = any(string_to_array($1, ','))";
+        let rows = self.rows_of(all, only, partners).await?;
         for row in rows {
             let name: String = row.try_get("trust_domain")?;
             let document: Vec<u8> = row.try_get("document")?;

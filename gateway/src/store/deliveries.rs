@@ -6,7 +6,7 @@ use federation_specs::id::TrustDomain;
 use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, audit, from_unix, parse_trust_domain, to_unix};
+use super::{Store, StoreError, audit, changes, changes::ChangeKind, from_unix, leases, parse_trust_domain, to_unix};
 use crate::audit::Event;
 
 /// Delivery of one partner's bundle to one issuer.
@@ -79,6 +79,8 @@ impl Store {
         self.database
             .run_tx("save_delivery", |mut connection| {
                 Box::pin(async move {
+                    leases::guard(&mut connection, &self.leases, local).await?;
+                    changes::note(&mut connection, &self.leases, ChangeKind::Delivery, local).await?;
                     sqlx::query(
                         "insert into deliveries
                            (local_trust_domain, trust_domain, digest, delivered_at, last_error, content_digest,
@@ -122,6 +124,8 @@ impl Store {
         self.database
             .run_tx("remove_delivery", |mut connection| {
                 Box::pin(async move {
+                    leases::guard(&mut connection, &self.leases, local).await?;
+                    changes::note(&mut connection, &self.leases, ChangeKind::Delivery, local).await?;
                     sqlx::query("delete from deliveries where local_trust_domain = $1 and trust_domain = $2")
                         .bind(local.as_str())
                         .bind(partner.as_str())

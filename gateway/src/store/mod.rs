@@ -1,8 +1,10 @@
 //! What the gateway keeps across restarts, in SQLite or PostgreSQL: one aggregate a file.
 
 pub mod audit;
+pub mod changes;
 pub mod controls;
 pub mod deliveries;
+pub mod leases;
 pub mod managed;
 pub mod partner_bundles;
 pub mod publications;
@@ -11,17 +13,22 @@ pub mod served;
 pub mod sources;
 pub mod webhooks;
 
-use federation_specs::{bundle_json::BundleJsonError, id::IdError};
+use std::collections::BTreeSet;
+
+use federation_specs::{
+    bundle_json::BundleJsonError,
+    id::{IdError, TrustDomain},
+};
 use service_kit::{
     clock::SharedClock,
-    database::{Database, DatabaseError, TransactionError},
+    database::{Database, DatabaseError, Row, TransactionError},
 };
 use sqlx::migrate::Migrator;
 use time::OffsetDateTime;
 
-use crate::settings::Datastore;
+use crate::{replicas::Leases, settings::Datastore};
 
-pub use controls::Decision;
+pub use controls::{Basis, Decision};
 pub use partner_bundles::Acceptance;
 
 /// The schema's history on SQLite. A landed step never changes; each has its counterpart on PostgreSQL.
@@ -37,6 +44,21 @@ pub enum StoreError {
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+    /// Another gateway on the same database works on it now.
+    #[error("another gateway has taken over the work on `{trust_domain}`; nothing was stored, try again")]
+    LeaseLost {
+        /// The trust domain.
+        trust_domain: String,
+    },
+    /// Another gateway on the same database decided about it meanwhile.
+    #[error("what is known of `{trust_domain}` was changed through another gateway; nothing was stored, look again")]
+    Changed {
+        /// The trust domain.
+        trust_domain: String,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
     /// A stored value cannot be read.
     #[error("stored {what} of `{trust_domain}` cannot be read: {problem}; restore the database from a backup")]
     Unreadable {
@@ -59,7 +81,7 @@ impl TransactionError for StoreError {
     fn database(&self) -> Option<&DatabaseError> {
         match self {
             Self::Database(error) => Some(error),
-            Self::Unreadable { .. } => None,
+            Self::Unreadable { .. } | Self::NoRandomness | Self::LeaseLost { .. } | Self::Changed { .. } => None,
         }
     }
 }
@@ -68,6 +90,7 @@ impl TransactionError for StoreError {
 #[derive(Debug, Clone)]
 pub struct Store {
     database: Database,
+    leases: Leases,
     clock: SharedClock,
 }
 
@@ -77,11 +100,31 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`] naming the file or the server.
     pub async fn open(datastore: &Datastore, clock: SharedClock) -> Result<Self, StoreError> {
-        let database = match datastore {
-            Datastore::Sqlite(path) => Database::open(path, &SQLITE, clock.clone()).await?,
-            Datastore::Postgres(server) => Database::open_postgres(server, &POSTGRES, clock.clone()).await?,
+        let (database, leases) = match datastore {
+            Datastore::Sqlite(path) => (Database::open(path, &SQLITE, clock.clone()).await?, Leases::alone()),
+            Datastore::Postgres { server, replica_name } => {
+                let database = Database::open_postgres(server, &POSTGRES, clock.clone()).await?;
+                (database, Leases::shared(process_id()?, replica_name.clone()))
+            }
         };
-        Ok(Self { database, clock })
+        Ok(Self { database, leases, clock })
+    }
+
+    /// Which part of the work is this gateway's.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Every row of a table by the statement `all`, or by `only` those of `names`, which only PostgreSQL understands.
+    async fn rows_of(
+        &self,
+        all: &'static str,
+        only: &'static str,
+        names: Option<&BTreeSet<TrustDomain>>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let Some(names) = names else { return Ok(sqlx::query(all).fetch_all(self.database.reader()).await?) };
+        let names = names.iter().map(TrustDomain::as_str).collect::<Vec<_>>().join(",");
+        Ok(sqlx::query(only).bind(names).fetch_all(self.database.reader()).await?)
     }
 
     fn now(&self) -> OffsetDateTime {
@@ -102,12 +145,19 @@ impl Store {
     }
 }
 
+/// A name no other process has, nor had.
+fn process_id() -> Result<String, StoreError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::NoRandomness)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 fn unreadable(what: &'static str, trust_domain: &str, problem: impl ToString) -> StoreError {
     StoreError::Unreadable { what, trust_domain: trust_domain.to_owned(), problem: problem.to_string() }
 }
 
-fn parse_trust_domain(what: &'static str, name: &str) -> Result<federation_specs::id::TrustDomain, StoreError> {
-    federation_specs::id::TrustDomain::parse(name).map_err(|cause: IdError| unreadable(what, name, cause))
+fn parse_trust_domain(what: &'static str, name: &str) -> Result<TrustDomain, StoreError> {
+    TrustDomain::parse(name).map_err(|cause: IdError| unreadable(what, name, cause))
 }
 
 fn parse_bundle(

@@ -1,6 +1,6 @@
 //! Partners' bundles: the one in force, and every one accepted before it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use federation_specs::{bundle_change::BundleChange, id::TrustDomain};
 use service_kit::database::Connection;
@@ -49,12 +49,27 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; one unreadable bundle is an error, because losing trust silently would be worse.
     pub async fn partner_bundles(&self) -> Result<Vec<HeldBundle>, StoreError> {
-        let rows = sqlx::query(
-            "select h.trust_domain, h.document, h.digest, h.accepted_at
-             from partner_bundles p join bundle_history h on h.id = p.history_id order by h.trust_domain",
-        )
-        .fetch_all(self.database.reader())
-        .await?;
+        self.read_bundles(None).await
+    }
+
+    /// The bundles in force of some partners.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn partner_bundles_of(
+        &self,
+        partners: &BTreeSet<TrustDomain>,
+    ) -> Result<Vec<HeldBundle>, StoreError> {
+        self.read_bundles(Some(partners)).await
+    }
+
+    async fn read_bundles(&self, partners: Option<&BTreeSet<TrustDomain>>) -> Result<Vec<HeldBundle>, StoreError> {
+        let all = "select h.trust_domain, h.document, h.digest, h.accepted_at
+             from partner_bundles p join bundle_history h on h.id = p.history_id order by h.trust_domain";
+        let only = "select h.trust_domain, h.document, h.digest, h.accepted_at
+             from partner_bundles p join bundle_history h on h.id = p.history_id
+             where p.trust_domain = any(string_to_array($1, ',')) order by h.trust_domain";
+        let rows = self.rows_of(all, only, partners).await?;
         rows.into_iter()
             .map(|row| {
                 let document: Vec<u8> = row.try_get("document")?;

@@ -1,7 +1,7 @@
 //! How each relationship is doing, and the relationships created at issuers as last seen there.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -15,7 +15,10 @@ use service_kit::database::Connection;
 use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, audit, from_unix, parse_bundle, parse_trust_domain, to_unix, unreadable};
+use super::{
+    Store, StoreError, audit, changes, changes::ChangeKind, from_unix, leases, parse_bundle, parse_trust_domain,
+    to_unix, unreadable,
+};
 use crate::{
     audit::{Action, Actor, Event},
     refresh::relationship::IssuerRelationship,
@@ -50,7 +53,27 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn refresh_states(&self) -> Result<HashMap<TrustDomain, RefreshState>, StoreError> {
-        let rows = sqlx::query("select * from relationships").fetch_all(self.database.reader()).await?;
+        self.read_states(None).await
+    }
+
+    /// The states of some relationships.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn refresh_states_of(
+        &self,
+        partners: &BTreeSet<TrustDomain>,
+    ) -> Result<HashMap<TrustDomain, RefreshState>, StoreError> {
+        self.read_states(Some(partners)).await
+    }
+
+    async fn read_states(
+        &self,
+        partners: Option<&BTreeSet<TrustDomain>>,
+    ) -> Result<HashMap<TrustDomain, RefreshState>, StoreError> {
+        let all = "select * from relationships";
+        let only = "select * from relationships where trust_domain = any(string_to_array($1, ','))";
+        let rows = self.rows_of(all, only, partners).await?;
         rows.into_iter()
             .map(|row| {
                 let trust_domain = parse_trust_domain("relationship", row.try_get("trust_domain")?)?;
@@ -81,7 +104,13 @@ impl Store {
             .run_tx("save_refresh_states", |mut connection| {
                 Box::pin(async move {
                     for (trust_domain, state) in states {
+                        match leases::guard(&mut connection, &self.leases, trust_domain).await {
+                            // Whoever works on it now knows better.
+                            Err(StoreError::LeaseLost { .. }) => continue,
+                            outcome => outcome?,
+                        }
                         upsert(&mut connection, trust_domain, state).await?;
+                        changes::note(&mut connection, &self.leases, ChangeKind::State, trust_domain).await?;
                     }
                     Ok(())
                 })
@@ -137,7 +166,11 @@ impl Store {
             .run_tx("save_issuer_relationships", |mut connection| {
                 Box::pin(async move {
                     for trust_domain in removed {
+                        // Another gateway may have seen it first.
                         let before = endpoint(&mut connection, local, trust_domain).await?;
+                        if before.is_none() {
+                            continue;
+                        }
                         let event = Event {
                             who,
                             what: Action::Removed,

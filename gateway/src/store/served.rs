@@ -6,7 +6,7 @@ use service_kit::database::Connection;
 use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, audit, from_unix, parse_bundle, sources, to_unix};
+use super::{Store, StoreError, audit, changes, changes::ChangeKind, from_unix, parse_bundle, sources, to_unix};
 use crate::{
     audit::{Action, Actor, Event, bundle_summary},
     served::Published,
@@ -79,6 +79,10 @@ impl Store {
         self.database
             .run_tx("save_own", |mut connection| {
                 Box::pin(async move {
+                    if self.leases.are_shared() && is_stored(&mut connection, change).await? {
+                        return Ok(());
+                    }
+                    changes::note(&mut connection, &self.leases, ChangeKind::Own, change.trust_domain).await?;
                     for (source, record) in change.sources {
                         sources::upsert(&mut connection, change.trust_domain, source, record, now).await?;
                     }
@@ -108,6 +112,21 @@ impl Store {
             })
             .await
     }
+}
+
+/// Whether another gateway with the same sources stored the same already, and recorded it.
+async fn is_stored(connection: &mut Connection, change: &OwnChange<'_>) -> Result<bool, StoreError> {
+    for (source, record) in change.sources {
+        if !sources::is_stored(connection, change.trust_domain, source, record).await? {
+            return Ok(false);
+        }
+    }
+    let Some(published) = change.published else { return Ok(true) };
+    let digest: Option<String> = sqlx::query_scalar("select digest from served_bundles where trust_domain = $1")
+        .bind(change.trust_domain.as_str())
+        .fetch_optional(connection)
+        .await?;
+    Ok(digest.as_ref() == Some(&published.digest))
 }
 
 /// Answers the digest that was stored before.

@@ -81,3 +81,17 @@ pub(super) async fn upsert(
     .await?;
     Ok(())
 }
+
+/// Whether just this is stored of one source.
+pub(super) async fn is_stored(
+    connection: &mut Connection,
+    trust_domain: &TrustDomain,
+    source: &str,
+    record: &SourceRecord,
+) -> Result<bool, StoreError> {
+    let sql = "select document, held_mark from source_bundles where trust_domain = $1 and source = $2";
+    let row = sqlx::query(sql).bind(trust_domain.as_str()).bind(source).fetch_optional(connection).await?;
+    let Some(row) = row else { return Ok(false) };
+    let (document, mark): (Vec<u8>, Option<String>) = (row.try_get("document")?, row.try_get("held_mark")?);
+    Ok(document == bundle_json::encode(&record.accepted) && mark == record.held.as_ref().map(|held| held.mark.clone()))
+}

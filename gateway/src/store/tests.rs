@@ -6,6 +6,7 @@ mod audit;
 mod controls;
 mod managed;
 mod publications;
+mod replicas;
 mod schema;
 mod webhooks;
 
@@ -45,20 +46,37 @@ impl Place {
     }
 
     fn postgres() -> Self {
-        Self { datastore: Datastore::Postgres(TestDatabase::create().server(4)), _folder: None }
+        Self { datastore: postgres(&TestDatabase::create(), "one"), _folder: None }
     }
 
     /// Another empty one of the same kind.
     fn another(&self) -> Self {
         match self.datastore {
             Datastore::Sqlite(_) => Self::sqlite(),
-            Datastore::Postgres(_) => Self::postgres(),
+            Datastore::Postgres { .. } => Self::postgres(),
         }
     }
 
+    /// Opens it as the only gateway there is.
     async fn open(&self) -> Store {
-        Store::open(&self.datastore, SystemClock::shared()).await.unwrap()
+        let store = Store::open(&self.datastore, SystemClock::shared()).await.unwrap();
+        take_everything(&store).await;
+        store
     }
+}
+
+fn postgres(database: &TestDatabase, replica_name: &str) -> Datastore {
+    Datastore::Postgres { server: database.server(4), replica_name: replica_name.to_owned() }
+}
+
+/// Gives a store every lease, as its coordinator would; others that had them are dead to it.
+async fn take_everything(store: &Store) {
+    let Some(id) = store.leases().replica().map(str::to_owned) else { return };
+    for shard in 0..crate::replicas::SHARDS {
+        store.take_lease(&id, shard).await.unwrap();
+    }
+    let table = store.heartbeat(&id, "one", Some(crate::replicas::LEASE)).await.unwrap();
+    store.leases().hold(table.leases.iter().map(|lease| (lease.shard, lease.fencing)).collect());
 }
 
 /// Makes of each named function, which takes a [`Place`], a test on SQLite and one on PostgreSQL.
@@ -114,7 +132,7 @@ async fn accept(store: &Store, bundle: &Bundle, state: &RefreshState) -> HeldBun
     let partner = bundle.trust_domain();
     let decision =
         Decision { partner, acceptance: Some(acceptance), state: Some(state), control: &control, event: &event };
-    store.decide(&decision).await.unwrap();
+    store.decide(&decision, Basis::default()).await.unwrap();
     held
 }
 

@@ -28,6 +28,7 @@ mod oidc;
 mod publishers;
 mod refresh;
 mod refusals;
+mod replicas;
 mod restart;
 mod serving;
 mod several_domains;

@@ -167,10 +167,14 @@ pub(super) async fn open(server: &PostgresServer, migrations: &Migrator) -> Resu
         .await
         .map_err(|error| DatabaseError::of_migrating(error, &name))?;
     sqlx::Connection::close(connection).await.map_err(opening)?;
-    let writer = pool_options(1).after_connect(|connection, _| Box::pin(prepare(connection, false)));
-    let readers =
-        pool_options(server.max_connections - 1).after_connect(|connection, _| Box::pin(prepare(connection, true)));
-    Ok(Pools { name, writer: writer.connect_lazy_with(options.clone()), readers: readers.connect_lazy_with(options) })
+    let pool = |connections: u32, read_only: bool| {
+        let pool =
+            pool_options(connections).after_connect(move |connection, _| Box::pin(prepare(connection, read_only)));
+        pool.connect_lazy_with(options.clone())
+    };
+    // One writes, one stands beside, the others read.
+    let readers = pool(server.max_connections - 2, true);
+    Ok(Pools { writer: pool(1, false), beside: pool(1, false), readers, name })
 }
 
 async fn prepare(connection: &mut AnyConnection, read_only: bool) -> Result<(), sqlx::Error> {

@@ -36,7 +36,8 @@ pub(super) async fn open(path: &Path, migrations: &Migrator) -> Result<Pools, Da
     sqlx::Connection::close(connection).await.map_err(|error| DatabaseError::of_opening(error, &name))?;
     let writer = pool_options(1).after_connect(|connection, _| Box::pin(prepare(connection, false)));
     let readers = pool_options(MAX_READERS).after_connect(|connection, _| Box::pin(prepare(connection, true)));
-    Ok(Pools { name, writer: writer.connect_lazy_with(options.clone()), readers: readers.connect_lazy_with(options) })
+    let writer = writer.connect_lazy_with(options.clone());
+    Ok(Pools { name, beside: writer.clone(), writer, readers: readers.connect_lazy_with(options) })
 }
 
 /// The file as a URL: absolute, and every byte that means something in a URL escaped.

@@ -32,7 +32,7 @@ async fn freezes_offers_and_expiry_survive(place: Place) {
     let event = accepted(&partner);
     let decide = async |store: &Store, control: &Control| {
         let decision = Decision { partner: &partner, acceptance: None, state: None, control, event: &event };
-        store.decide(&decision).await.unwrap();
+        store.decide(&decision, Basis::default()).await.unwrap();
     };
     decide(&store, &control).await;
     store.close().await;

@@ -96,7 +96,23 @@ impl Setup {
     }
 
     pub async fn start_unready(&self) -> Running {
-        let config: Config = serde_json::from_value(self.config.clone()).unwrap();
+        self.start_config(&self.config).await
+    }
+
+    /// Starts another gateway for the same domain, on the same database under this name.
+    pub async fn start_replica(&self, name: &str) -> Running {
+        let mut config = self.config.clone();
+        config["data_dir"] = json!(self.file(name));
+        config["socket_path"] = json!(self.file(&format!("{name}.sock")));
+        config["datastore"]["postgres"]["replica_name"] = json!(name);
+        let running = self.start_config(&config).await;
+        eventually("the replica to be ready", || async { running.readiness.is_ready() }).await;
+        running
+    }
+
+    async fn start_config(&self, config: &Value) -> Running {
+        let config: Config = serde_json::from_value(config.clone()).unwrap();
+        let admin = Admin::new(config.socket_path.clone());
         let shutdown = Shutdown::new();
         let gateway = Gateway::start(&config, SystemClock::shared(), shutdown.clone()).await.unwrap();
         Running {
@@ -105,7 +121,7 @@ impl Setup {
             admin_address: gateway.admin(),
             readiness: gateway.readiness().clone(),
             metrics: gateway.metrics().registry().clone(),
-            admin: Admin::new(self.file("admin.sock")),
+            admin,
             shutdown,
             task: tokio::spawn(gateway.run()),
         }

@@ -1,0 +1,259 @@
+//! Gateways that share a database divide the work: every trust domain's name belongs to one of [`SHARDS`] parts, and
+//! each part to one replica at a time. What a replica without the lease tries to store is refused by the database.
+//!
+//! A gateway on SQLite is alone and has everything, at no cost.
+
+mod coordinator;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use federation_specs::id::TrustDomain;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::store::StoreError;
+
+pub(crate) use coordinator::Coordinator;
+pub use coordinator::{LEASE, LOOK, RENEW};
+
+/// Parts the relationships are divided into. Fixed by the schema.
+pub const SHARDS: u16 = 256;
+
+/// Leases that may be asked for at the same time.
+const MAX_WAITING: usize = 64;
+
+/// The part a trust domain belongs to.
+pub(crate) fn shard_of(name: &TrustDomain) -> u16 {
+    u16::from(digest(name.as_str(), "").first().copied().unwrap_or_default())
+}
+
+/// The replica that should have a part, whoever else is there: the one with the highest hash. When one comes or goes,
+/// only its parts move.
+pub(crate) fn owner_of<'a>(shard: u16, live: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let place = shard.to_string();
+    live.into_iter().max_by_key(|id| digest(id, &place))
+}
+
+fn digest(first: &str, second: &str) -> Vec<u8> {
+    let text = format!("{first}\n{second}");
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()).as_ref().to_vec()
+}
+
+/// What a replica knows of the leases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// Fencing numbers of the parts this replica has.
+    pub(crate) held: BTreeMap<u16, i64>,
+    /// Names of those that have the others.
+    pub(crate) holders: BTreeMap<u16, Arc<str>>,
+    /// How many replicas are alive.
+    pub(crate) replicas: usize,
+}
+
+/// Somebody wants a part now.
+#[derive(Debug)]
+struct Take {
+    shard: u16,
+    reply: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// The leases of this gateway. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Leases {
+    shared: Option<Arc<Shared>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// This process, as the database knows it.
+    id: String,
+    /// What people call it.
+    name: String,
+    table: watch::Sender<Arc<Table>>,
+    takes: mpsc::Sender<Take>,
+    incoming: Mutex<Option<mpsc::Receiver<Take>>>,
+    /// Parts that are kept whoever should have them, and how often that was asked for.
+    pinned: Mutex<BTreeMap<u16, u32>>,
+}
+
+/// Keeps a part with this replica until dropped.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    leases: Leases,
+    shard: u16,
+}
+
+impl Leases {
+    /// Of a gateway that shares its database with nobody.
+    pub fn alone() -> Self {
+        Self { shared: None }
+    }
+
+    /// Of one of several gateways: `id` is this process, `name` what people call it. Nothing is held before the
+    /// coordinator runs.
+    pub(crate) fn shared(id: String, name: String) -> Self {
+        let (takes, incoming) = mpsc::channel(MAX_WAITING);
+        let table = watch::Sender::default();
+        let (incoming, pinned) = (Mutex::new(Some(incoming)), Mutex::default());
+        Self { shared: Some(Arc::new(Shared { id, name, table, takes, incoming, pinned })) }
+    }
+
+    /// This process as the database knows it; `None` if the database is nobody else's.
+    pub(crate) fn replica(&self) -> Option<&str> {
+        self.shared.as_deref().map(|shared| shared.id.as_str())
+    }
+
+    /// Whether other gateways may use the database too.
+    pub fn are_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Whether this gateway works on what belongs to that trust domain.
+    pub fn holds(&self, name: &TrustDomain) -> bool {
+        match &self.shared {
+            None => true,
+            Some(shared) => shared.table.borrow().held.contains_key(&shard_of(name)),
+        }
+    }
+
+    /// The fencing number to be checked in the transaction that stores something; `None` if the lease is lost.
+    pub(crate) fn fencing(&self, name: &TrustDomain) -> Option<i64> {
+        self.shared.as_ref()?.table.borrow().held.get(&shard_of(name)).copied()
+    }
+
+    /// Name of the gateway that works on what belongs to that trust domain, where several may; `None` while nobody does.
+    pub fn holder(&self, name: &TrustDomain) -> Option<String> {
+        let shared = self.shared.as_deref()?;
+        let (table, shard) = (shared.table.borrow(), shard_of(name));
+        if table.held.contains_key(&shard) {
+            return Some(shared.name.clone());
+        }
+        table.holders.get(&shard).map(|name| name.to_string())
+    }
+
+    /// Parts held, and gateways alive; `None` if the database is nobody else's.
+    pub(crate) fn counts(&self) -> Option<(usize, usize)> {
+        let table = self.shared.as_deref()?.table.borrow();
+        Some((table.held.len(), table.replicas))
+    }
+
+    /// Wakes when the leases change.
+    pub(crate) fn watch(&self) -> LeaseWatch {
+        LeaseWatch { leases: self.clone(), changes: self.shared.as_ref().map(|shared| shared.table.subscribe()) }
+    }
+
+    /// Has this gateway work on what belongs to that trust domain, whoever does now, until the pin is dropped.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the lease cannot be had.
+    pub(crate) async fn take(&self, name: &TrustDomain) -> Result<Option<Pin>, StoreError> {
+        let Some(shared) = &self.shared else { return Ok(None) };
+        let shard = shard_of(name);
+        *shared.pins().entry(shard).or_default() += 1;
+        let pin = Pin { leases: self.clone(), shard };
+        if self.holds(name) {
+            return Ok(Some(pin));
+        }
+        let (reply, answer) = oneshot::channel();
+        let lost = || StoreError::LeaseLost { trust_domain: name.to_string() };
+        shared.takes.send(Take { shard, reply }).await.map_err(|_| lost())?;
+        answer.await.map_err(|_| lost())??;
+        Ok(Some(pin))
+    }
+}
+
+#[cfg(test)]
+impl Leases {
+    /// Holds these parts with these fencing numbers, whatever the database says.
+    pub(crate) fn hold(&self, held: BTreeMap<u16, i64>) {
+        if let Some(shared) = &self.shared {
+            shared.table.send_replace(Arc::new(Table { held, ..Table::default() }));
+        }
+    }
+}
+
+impl Shared {
+    fn pins(&self) -> std::sync::MutexGuard<'_, BTreeMap<u16, u32>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let Some(shared) = &self.leases.shared else { return };
+        let mut pins = shared.pins();
+        if let Some(count) = pins.get_mut(&self.shard) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                pins.remove(&self.shard);
+            }
+        }
+    }
+}
+
+/// Waits for changes of the leases.
+#[derive(Debug)]
+pub(crate) struct LeaseWatch {
+    leases: Leases,
+    /// `None` where nothing ever changes.
+    changes: Option<watch::Receiver<Arc<Table>>>,
+}
+
+impl LeaseWatch {
+    /// Completes when this gateway has the work on `name`.
+    pub(crate) async fn gained(&mut self, name: &TrustDomain) {
+        self.until(|leases| leases.holds(name)).await;
+    }
+
+    /// Completes when it has it no more.
+    pub(crate) async fn lost(&mut self, name: &TrustDomain) {
+        self.until(|leases| !leases.holds(name)).await;
+    }
+
+    async fn until(&mut self, reached: impl Fn(&Leases) -> bool) {
+        loop {
+            if reached(&self.leases) {
+                return;
+            }
+            let over = match &mut self.changes {
+                Some(changes) => changes.changed().await.is_err(),
+                None => true,
+            };
+            if over {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_comes_or_goes_moves_only_its_own_parts() {
+        let owners = |live: &[&str]| -> Vec<String> {
+            (0..SHARDS).map(|shard| owner_of(shard, live.iter().copied()).unwrap().to_owned()).collect()
+        };
+        let (two, three) = (owners(&["a", "b"]), owners(&["a", "b", "c"]));
+        for (before, after) in two.iter().zip(&three) {
+            assert!(before == after || after == "c");
+        }
+        for id in ["a", "b", "c"] {
+            let share = three.iter().filter(|owner| *owner == id).count();
+            assert!((50..130).contains(&share), "{id} has {share} of {SHARDS}");
+        }
+        assert_eq!(owner_of(1, []), None);
+    }
+
+    #[test]
+    fn alone_everything_is_held() {
+        let name = TrustDomain::parse("p.example").unwrap();
+        let leases = Leases::alone();
+        assert!(leases.holds(&name) && leases.fencing(&name).is_none() && leases.holder(&name).is_none());
+        let shared = Leases::shared("id".to_owned(), "name".to_owned());
+        assert!(!shared.holds(&name) && shared.holder(&name).is_none());
+    }
+}
