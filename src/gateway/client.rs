@@ -175,7 +175,11 @@ impl Client {
         let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
         connection.abort();
         let body = body.map_err(|error| Failure::new(format!("the gateway's answer broke off: {error}")))?.to_bytes();
-        if head.status.is_success() { Ok(Response::from_parts(head, body)) } else { Err(refusal(head.status, &body)) }
+        if head.status.is_success() {
+            Ok(Response::from_parts(head, body))
+        } else {
+            Err(problem_of(head.status, &body))
+        }
     }
 }
 
@@ -210,7 +214,7 @@ fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// What the gateway says is wrong.
-fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+fn problem_of(status: StatusCode, body: &[u8]) -> Failure {
     match serde_json::from_slice::<Problem>(body) {
         Ok(problem) if problem.detail.is_empty() => Failure::new(problem.title),
         Ok(problem) => Failure::new(problem.detail),

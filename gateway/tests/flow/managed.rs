@@ -287,7 +287,7 @@ async fn one_that_cannot_be_used_keeps_all_from_being_applied() {
         (json!({"dryrun": true}), 400, "unknown field"),
         (json!({"why": "x".repeat(2000)}), 400, "the reason is longer"),
     ] {
-        let problem = apply(&gateway, &[good.clone()], options).await.unwrap_err();
+        let problem = apply(&gateway, std::slice::from_ref(&good), options).await.unwrap_err();
         assert!(problem.status == status && problem.detail.contains(text), "{text}: {problem:?}");
     }
     // Both problems are told at once.
