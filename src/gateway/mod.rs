@@ -29,6 +29,7 @@ use crate::{block_on, block_on_all_cores};
 
 /// The commands of `entente gateway`.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub(crate) enum Command {
     /// Make the relationships of a set those of files: what is new is added, what differs is changed, all or nothing
     Apply(apply::Arguments),

@@ -95,7 +95,9 @@ impl Dns {
     /// A host name that leads to 127.0.0.1 for now.
     pub fn add(&self, name: Name) -> String {
         let host = format!("{name:?}.names.example").to_ascii_lowercase();
-        self.change(|names| drop(names.insert(host.clone(), Known { name, bad: false, asked: 0 })));
+        self.change(|names| {
+            names.insert(host.clone(), Known { name, bad: false, asked: 0 });
+        });
         host
     }
 
