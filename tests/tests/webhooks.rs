@@ -65,8 +65,7 @@ async fn no_event_is_lost_when_the_gateway_is_killed() -> Result<()> {
         // The receiver is away half of the time.
         receiver.answer(if round % 2 == 0 { 200 } else { 503 });
         let deciding = async {
-            let mut verbs = ["freeze", "unfreeze"].iter().cycle();
-            while let Some(verb) = verbs.next() {
+            for verb in ["freeze", "unfreeze"].iter().cycle() {
                 let answer = domain.gateway_cli(&["relationship", verb, "onprem.example"]).await;
                 // It may have been frozen before the kill; the end is when nobody answers any more.
                 if answer.is_ok_and(|answer| answer.stderr.contains("no gateway answers")) {

@@ -163,7 +163,8 @@ impl Task {
             place = shared.lanes.place(lane) => {
                 state.last_attempt = Some(clock.now());
                 let update = shared.updater.update(definition, options, &by, endpoint, state, &self.cancelled);
-                place.hold(clock, update).await
+                // Boxed, so that a relationship that waits is small.
+                Box::pin(place.hold(clock, update)).await
             }
             () = self.cancelled.cancelled() => Err(UpdateError::Cancelled),
         };
