@@ -16,7 +16,7 @@ use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use service_kit::clock::SystemClock;
-use service_kit::tls::{ALPN_HTTP11, BundleCell, PeerPolicy, SvidCell, refusal, spiffe_client_config};
+use service_kit::tls::{self, ALPN_HTTP11, BundleCell, PeerPolicy, SvidCell, spiffe_client_config};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -86,7 +86,7 @@ impl Client {
         match tokio::time::timeout(CONNECT_LIMIT, connect).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
             Ok(Err(error)) => {
-                Err(failed(refusal(&error).map_or_else(|| error_chain(&error), |reason| reason.to_string())))
+                Err(failed(tls::refusal(&error).map_or_else(|| error_chain(&error), |reason| reason.to_string())))
             }
             Err(_) => Err(failed(format!("it took longer than {} s", CONNECT_LIMIT.as_secs()))),
         }

@@ -107,7 +107,14 @@ mod tests {
     #[test]
     fn the_file_in_the_repository_is_the_document_of_this_code() {
         let file = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json")).unwrap();
-        assert!(file == document(), "docs/openapi.json is old: run `entente gateway openapi > docs/openapi.json`");
+        let differs = document().lines().zip(file.lines()).position(|(code, file)| code != file);
+        let differs = differs.unwrap_or_else(|| document().lines().count().min(file.lines().count())) + 1;
+        assert!(
+            file == document(),
+            "docs/openapi.json is not that of this code from line {differs} on, which is `{}`: run `entente gateway \
+             openapi > docs/openapi.json`",
+            document().lines().nth(differs - 1).unwrap_or_default()
+        );
     }
 
     fn references(value: &Value, found: &mut BTreeSet<String>) {
