@@ -21,7 +21,7 @@ use crate::{
     identity::WorkloadIdentity,
     issuer_client::IssuerClient,
     listeners::ListenerError,
-    managed,
+    managed::{self, Managed},
     metrics::GatewayMetrics,
     partners::PartnerBundles,
     refresh::{
@@ -140,14 +140,14 @@ impl Gateway {
             Parts { fetching, settings, clock, shutdown, store, served, partners, readiness, metrics, tasks };
         let mut identities = serving::Identities::new();
         let clients = parts.issuer_clients(&mut identities)?;
-        let manager = parts.relationships(&clients).await?;
+        let (manager, managed) = parts.relationships(&clients).await?;
         let (https_web, https_spiffe) = parts.listeners(&clients).await?;
         parts.sources(&clients, &mut identities)?;
         let publishers = parts.publishers().await?;
-        let admin = parts.admin(&manager, publishers, &webhooks, &clients).await?;
+        let admin = parts.admin(&manager, managed.clone(), publishers, &webhooks, &clients).await?;
         parts.webhooks(&webhooks, &manager);
         manager.start();
-        parts.replicas(&manager, seen);
+        parts.replicas(&manager, managed, seen);
         let Parts { store, readiness, metrics, tasks, .. } = parts;
         Ok(Self { tasks, manager, store, readiness, metrics, https_web, https_spiffe, admin, _lock: lock })
     }
@@ -221,12 +221,13 @@ struct Parts {
 
 impl Parts {
     /// Divides the work with other gateways on the same database.
-    fn replicas(&mut self, manager: &Manager, seen: i64) {
+    fn replicas(&mut self, manager: &Manager, managed: Managed, seen: i64) {
         self.metrics.watch_leases(self.store.leases().clone());
         let coordinator = Coordinator {
             store: self.store.clone(),
             clock: Arc::clone(&self.clock),
             manager: manager.clone(),
+            managed,
             served: Arc::clone(&self.served),
             metrics: self.metrics.clone(),
             seen,
@@ -276,7 +277,7 @@ impl Parts {
     }
 
     /// Everything about partners: what is held, deliveries, and what each issuer wants.
-    async fn relationships(&mut self, clients: &[IssuerClient]) -> Result<Manager, Error> {
+    async fn relationships(&mut self, clients: &[IssuerClient]) -> Result<(Manager, Managed), Error> {
         let locals: Vec<_> = clients.iter().map(|client| client.trust_domain().clone()).collect();
         let deliveries = Deliveries::load(locals, &self.store).await?.with_metrics(self.metrics.clone());
         let deliveries = Arc::new(deliveries);
@@ -303,7 +304,8 @@ impl Parts {
         let partners = configured.iter().map(|item| item.trust_domain.clone()).collect();
         let managed = managed::load(&self.store, &rules, &partners).await?;
         let manager =
-            Manager::load(configured, rules, managed, stored.clone(), updater, Arc::clone(&deliveries)).await?;
+            Manager::load(configured, rules.clone(), managed, stored.clone(), updater, Arc::clone(&deliveries)).await?;
+        let managed = Managed::new(self.store.clone(), manager.clone(), rules, partners);
         for client in clients {
             let lane = Arc::clone(&deliveries).run(
                 client.clone(),
@@ -324,7 +326,7 @@ impl Parts {
             self.tasks.spawn("relationships of the issuer", work.run(self.shutdown.clone()));
         }
         self.metrics.watch_partners(manager.clone(), Arc::clone(&self.partners), Arc::clone(&self.clock));
-        Ok(manager)
+        Ok((manager, managed))
     }
 
     /// Starts delivering to webhooks, and watching for what is told when it lasts.

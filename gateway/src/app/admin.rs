@@ -59,15 +59,14 @@ impl Parts {
     pub(super) async fn admin(
         &mut self,
         manager: &Manager,
+        managed: Managed,
         publishers: PublisherStatuses,
         webhooks: &Webhooks,
         clients: &[IssuerClient],
     ) -> Result<Option<SocketAddr>, Error> {
-        let configured = self.settings.relationships.iter().map(|item| item.trust_domain.clone()).collect();
-        let rules = self.settings.relationship_rules.clone();
         let router = admin::router(admin::Admin {
             manager: manager.clone(),
-            managed: Managed::new(self.store.clone(), manager.clone(), rules, configured),
+            managed,
             served: Arc::clone(&self.served),
             partners: Arc::clone(&self.partners),
             store: self.store.clone(),

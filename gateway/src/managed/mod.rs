@@ -199,6 +199,24 @@ impl Managed {
         self.change(Request { wanted, removed: None, ownership, precondition: None, dry_run, by, why }).await
     }
 
+    /// Takes note of what another gateway on the same database changed about `partners`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; ask again then.
+    pub(crate) async fn changed_elsewhere(&self, partners: BTreeSet<TrustDomain>) -> Result<(), StoreError> {
+        let inner = &self.inner;
+        let _alone = inner.one_at_a_time.lock().await;
+        let (mut set, mut removed) = (Vec::new(), BTreeSet::new());
+        for partner in partners {
+            match inner.store.managed_definition(&partner).await? {
+                Some(stored) => set.extend(runnable(&stored, &inner.rules)),
+                None => drop(removed.insert(partner)),
+            }
+        }
+        inner.manager.change_managed(set, removed);
+        Ok(())
+    }
+
     fn not_configured<'a>(&self, partners: impl IntoIterator<Item = &'a TrustDomain>) -> Result<(), ManagedError> {
         let configured = &self.inner.configured;
         let both: Vec<_> = partners.into_iter().filter(|partner| configured.contains(*partner)).cloned().collect();

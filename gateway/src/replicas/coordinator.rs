@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Leases, Shared, Table, Take, owner_of};
 use crate::{
+    managed::Managed,
     metrics::GatewayMetrics,
     refresh::manager::Manager,
     served::ServedDomains,
@@ -36,6 +37,7 @@ pub(crate) struct Coordinator {
     pub(crate) store: Store,
     pub(crate) clock: SharedClock,
     pub(crate) manager: Manager,
+    pub(crate) managed: Managed,
     pub(crate) served: Arc<ServedDomains>,
     pub(crate) metrics: GatewayMetrics,
     /// Number of the last change known when the gateway started to read the database.
@@ -203,11 +205,15 @@ impl Work<'_> {
 
     /// Takes note of everything others stored since the last time.
     async fn follow(&mut self) -> Result<(), StoreError> {
-        let Coordinator { store, clock, manager, served, .. } = self.parts;
+        let Coordinator { store, clock, manager, managed, served, .. } = self.parts;
         loop {
             let changes = store.changes_after(self.seen).await?;
             if changes.latest == self.seen {
                 return Ok(());
+            }
+            let defined = changes.of(ChangeKind::Managed);
+            if !defined.is_empty() {
+                readable(managed.changed_elsewhere(defined).await)?;
             }
             let decided = changes.of(ChangeKind::Decision);
             if !decided.is_empty() {

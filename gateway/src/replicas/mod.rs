@@ -26,7 +26,12 @@ const MAX_WAITING: usize = 64;
 
 /// The part a trust domain belongs to.
 pub(crate) fn shard_of(name: &TrustDomain) -> u16 {
-    u16::from(digest(name.as_str(), "").first().copied().unwrap_or_default())
+    shard_of_work(name.as_str())
+}
+
+/// The part some work belongs to: that of a trust domain under its name, other work under one that is none.
+fn shard_of_work(name: &str) -> u16 {
+    u16::from(digest(name, "").first().copied().unwrap_or_default())
 }
 
 /// The replica that should have a part, whoever else is there: the one with the highest hash. When one comes or goes,
@@ -112,9 +117,14 @@ impl Leases {
 
     /// Whether this gateway works on what belongs to that trust domain.
     pub fn holds(&self, name: &TrustDomain) -> bool {
+        self.holds_work(name.as_str())
+    }
+
+    /// Whether this gateway does the work of that name.
+    pub(crate) fn holds_work(&self, name: &str) -> bool {
         match &self.shared {
             None => true,
-            Some(shared) => shared.table.borrow().held.contains_key(&shard_of(name)),
+            Some(shared) => shared.table.borrow().held.contains_key(&shard_of_work(name)),
         }
     }
 
@@ -204,12 +214,22 @@ pub(crate) struct LeaseWatch {
 impl LeaseWatch {
     /// Completes when this gateway has the work on `name`.
     pub(crate) async fn gained(&mut self, name: &TrustDomain) {
-        self.until(|leases| leases.holds(name)).await;
+        self.gained_work(name.as_str()).await;
+    }
+
+    /// Completes when this gateway does the work of that name.
+    pub(crate) async fn gained_work(&mut self, name: &str) {
+        self.until(|leases| leases.holds_work(name)).await;
     }
 
     /// Completes when it has it no more.
     pub(crate) async fn lost(&mut self, name: &TrustDomain) {
-        self.until(|leases| !leases.holds(name)).await;
+        self.lost_work(name.as_str()).await;
+    }
+
+    /// Completes when it does it no more.
+    pub(crate) async fn lost_work(&mut self, name: &str) {
+        self.until(|leases| !leases.holds_work(name)).await;
     }
 
     async fn until(&mut self, reached: impl Fn(&Leases) -> bool) {

@@ -24,10 +24,12 @@ pub enum ChangeKind {
     Delivery,
     /// The own bundle of a served trust domain.
     Own,
+    /// A managed relationship, by partner.
+    Managed,
 }
 
 impl ChangeKind {
-    const ALL: [Self; 4] = [Self::State, Self::Decision, Self::Delivery, Self::Own];
+    const ALL: [Self; 5] = [Self::State, Self::Decision, Self::Delivery, Self::Own, Self::Managed];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -35,6 +37,7 @@ impl ChangeKind {
             Self::Decision => "decision",
             Self::Delivery => "delivery",
             Self::Own => "own",
+            Self::Managed => "managed",
         }
     }
 }

@@ -8,7 +8,9 @@ use service_kit::database::Connection;
 use sqlx::{Row as _, any::AnyRow};
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, audit, from_unix, parse_trust_domain, to_unix, unreadable};
+use super::{
+    Store, StoreError, audit, changes, changes::ChangeKind, from_unix, parse_trust_domain, to_unix, unreadable,
+};
 use crate::{
     audit::{Action, Event, chain::canonical},
     managed::{Kind, ManagedError, Plan, Request, plan},
@@ -74,6 +76,10 @@ impl Store {
                     }
                     if !request.dry_run {
                         write(&mut connection, now, request, &mut plan).await?;
+                        for change in plan.changes.iter().filter(|change| change.kind != Kind::Unchanged) {
+                            let partner = &change.trust_domain;
+                            changes::note(&mut connection, &self.leases, ChangeKind::Managed, partner).await?;
+                        }
                     }
                     Ok(plan)
                 })

@@ -86,15 +86,41 @@ impl Lane {
         self.sender.send(message).await
     }
 
-    /// Delivers until `shutdown`; `head` is the number of the last message there is.
+    /// What its work is called where several gateways divide it.
+    fn work(&self) -> String {
+        format!("webhook {}", self.settings().name)
+    }
+
+    /// Delivers until `shutdown`, while the work is this gateway's; `head` is the number of the last message there is.
     ///
     /// # Errors
     /// Never; the signature is that of a service task.
     pub async fn run(self: Arc<Self>, mut head: watch::Receiver<i64>, shutdown: Shutdown) -> Result<(), BoxError> {
         let mut retry = Backoff::new(FIRST_RETRY, LAST_RETRY);
+        let (work, mut leases) = (self.work(), self.store.leases().watch());
+        let mut here = self.store.leases().holds_work(&work);
         loop {
+            here &= self.store.leases().holds_work(&work);
+            if !here {
+                tokio::select! {
+                    () = leases.gained_work(&work) => {}
+                    () = shutdown.cancelled() => return Ok(()),
+                }
+                // Where the gateway that delivered before came to.
+                if let Err(error) = self.read_state().await {
+                    tracing::warn!(webhook = self.settings().name, %error, "webhook cannot go on");
+                    tokio::select! {
+                        () = self.clock.sleep(FIRST_RETRY) => {}
+                        () = shutdown.cancelled() => return Ok(()),
+                    }
+                    continue;
+                }
+                retry.reset();
+                here = true;
+            }
             let wait = tokio::select! {
                 wait = self.round(&mut head, &mut retry) => wait,
+                () = leases.lost_work(&work) => continue,
                 () = shutdown.cancelled() => return Ok(()),
             };
             let sleep = async {
@@ -107,9 +133,17 @@ impl Lane {
             };
             tokio::select! {
                 () = sleep => {}
+                () = leases.lost_work(&work) => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
         }
+    }
+
+    /// Takes over what the store knows of how it is doing.
+    async fn read_state(&self) -> Result<(), StoreError> {
+        let state = self.store.webhooks().await?.remove(&self.settings().name).unwrap_or_default();
+        *self.locked() = Status { state, ..Status::default() };
+        Ok(())
     }
 
     /// Delivers everything there is, or up to the first failure.
@@ -195,6 +229,9 @@ impl Lane {
     /// [`StoreError`].
     pub async fn describe(&self) -> Result<Webhook, StoreError> {
         let settings = self.settings();
+        if !self.store.leases().holds_work(&self.work()) {
+            self.read_state().await?;
+        }
         let Status { state, gone, next_attempt } = self.status();
         let waiting = self.store.waiting_messages(state.delivered_to).await?;
         let wanted = || waiting.iter().filter(|item| settings.events.wants(&item.kind));

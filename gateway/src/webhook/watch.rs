@@ -33,6 +33,14 @@ const HINTS: u32 = 2;
 /// Most changes stored in one transaction.
 const MAX_CHANGES: usize = 500;
 
+/// Stands between the partner and the receiver of a delivery.
+const AT: &str = " at ";
+
+/// The trust domain whose work a subject belongs to: deliveries are the work on their receiver.
+fn worked_on_as(subject: &str) -> &str {
+    subject.rsplit_once(AT).map_or(subject, |(_, local)| local)
+}
+
 /// How things are with one condition of one subject.
 #[derive(Debug, Clone, PartialEq)]
 enum State {
@@ -87,12 +95,18 @@ impl Watcher {
         &self,
         told: &mut Option<BTreeMap<ConditionKey, OffsetDateTime>>,
     ) -> Result<(), crate::store::StoreError> {
+        let leases = self.store.leases();
         let told = match told {
-            Some(told) => told,
-            None => told.insert(self.store.webhook_conditions().await?),
+            Some(told) if !leases.are_shared() => told,
+            // Another gateway may have told of something since.
+            _ => told.insert(self.store.webhook_conditions().await?),
         };
+        // Each subject is looked at by the gateway that works on it.
+        let ours = |key: &ConditionKey| leases.holds_work(worked_on_as(&key.1));
+        told.retain(|key, _| ours(key));
         let now = self.clock.now();
-        let changes = compare(told, self.states(now), now);
+        let states = self.states(now).into_iter().filter(|(key, _)| ours(key)).collect();
+        let changes = compare(told, states, now);
         for part in changes.chunks(MAX_CHANGES) {
             self.store.change_conditions(part).await?;
         }
@@ -118,7 +132,7 @@ impl Watcher {
             }
         }
         for delivery in self.manager.delivery_progress() {
-            let subject = format!("{} at {}", delivery.partner, delivery.local);
+            let subject = format!("{}{AT}{}", delivery.partner, delivery.local);
             let state = match delivery.last_error {
                 Some(_) if delivery.attempts < thresholds.consecutive_failures => State::Between,
                 Some(error) => State::On(json!({ "error": error, "consecutive_failures": delivery.attempts })),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use gateway::api::{Health, Relationship, RelationshipList, audit::AuditReport};
+use gateway::api::{Health, Relationship, RelationshipList, audit::AuditReport, managed::ApplyResult};
 use serde_json::json;
 use service_kit::test_postgres::TestDatabase;
 
@@ -11,6 +11,7 @@ use crate::support::{
     authority::Authority,
     eventually,
     partner::{Partner, document},
+    receiver::{Answer, Receiver},
     td,
 };
 
@@ -182,5 +183,46 @@ async fn a_gateway_that_stops_hands_over_at_once() {
     assert!(metrics.contains("entente_gateway_leases_held 256"), "{metrics}");
     assert!(metrics.contains("entente_gateway_replicas 1"), "{metrics}");
     assert_eq!(two.relationship("p0.example").await.local_trust_domains, [LOCAL]);
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_managed_through_one_gateway_is_run_by_all_and_told_once() {
+    let mut scene = Scene::new("auto").await;
+    let receiver = Receiver::start(&scene.setup, Answer::Status(200)).await;
+    receiver.configure(&mut scene.setup, "pager", &["relationship.added", "relationship.removed"]);
+    let (one, two) = scene.two().await;
+    let mut expected = Vec::new();
+    for number in 0..6_u8 {
+        let name = format!("managed{number}.example");
+        let keys = Authority::new(&td(&name));
+        let partner = Partner::web(scene.setup.web.server_config(), document(&keys.bundle(1))).await;
+        let definition = json!({
+            "trust_domain": name, "url": partner.url(), "profile": "https_web", "ca_pem": scene.setup.web.ca_pem(),
+        });
+        // Made through one of them, fetched by whoever has that part of the work, known to both.
+        let (near, far) = if number % 2 == 0 { (&one, &two) } else { (&two, &one) };
+        near.admin.post::<ApplyResult>("/v1/apply", &json!({"relationships": [definition]})).await.unwrap();
+        eventually("the other to have it", || async { holders(far).await.contains_key(&name) }).await;
+        far.wait_held(&name, 1).await;
+        near.wait_held(&name, 1).await;
+
+        let gone = http::Request::delete(format!("/v1/relationships/{name}")).body(String::new()).unwrap();
+        let answer = far.admin.send(gone).await;
+        assert!(answer.status().is_success(), "{answer:?}");
+        eventually("the first to be rid of it", || async { !holders(near).await.contains_key(&name) }).await;
+        expected.extend([("relationship.added", name.clone()), ("relationship.removed", name)]);
+    }
+    let told = || -> Vec<(String, String)> {
+        let received = receiver.received();
+        let managed = received.iter().map(|item| (item.kind(), item.json())).filter_map(|(kind, body)| {
+            Some((kind, body["data"]["trust_domain"].as_str().filter(|name| name.starts_with("managed"))?.to_owned()))
+        });
+        managed.collect()
+    };
+    eventually("everything to be told", || async { told().len() >= expected.len() }).await;
+    let expected: Vec<_> = expected.into_iter().map(|(kind, name)| (kind.to_owned(), name)).collect();
+    assert_eq!(told(), expected, "each once, in order, whoever did it");
+    one.stop().await;
     two.stop().await;
 }
