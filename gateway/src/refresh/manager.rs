@@ -1,8 +1,11 @@
 //! Keeps one task running for each relationship there should be.
 
+mod orders;
+mod others;
+mod view;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ops::Bound,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -12,30 +15,32 @@ use federation_specs::{id::TrustDomain, profile::EndpointProfile};
 use futures::FutureExt as _;
 use serde_json::json;
 use time::OffsetDateTime;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     decision_error::DecisionError,
     decisions::Decisions,
-    deliver::{Deliveries, DeliveryProgress},
+    deliver::Deliveries,
     lanes::Lanes,
-    limits::expired,
     policy::Drift,
     relationship::{ByIssuer, Definition, IssuerRelationship, ManagedRelationship, merge},
-    requests::{MAX_WAITING, NotTaken, Request, Requests},
+    requests::{MAX_WAITING, Requests},
     task::{Shared, Task},
     updater::Updater,
 };
 use crate::{
-    api::{self, BundleKind, BundleSummary, Health, RefreshRequest},
-    audit::{Actor, Order, chain::canonical},
-    partners::{HeldBundle, content_digest},
-    replicas::Leases,
+    audit::chain::canonical,
+    partners::content_digest,
     served::rendered::digest_hex,
     settings::{ConfiguredRelationship, Document, RelationshipRules},
-    store::{StoreError, deliveries::DeliveryState, relationships::RefreshState},
+    store::{StoreError, relationships::RefreshState},
 };
+
+pub(crate) use view::Progress;
+pub use view::summary;
+
+use view::confirmed_at;
 
 /// How often the ages of bundles are looked at.
 pub const AGE_CHECK: Duration = Duration::from_secs(1);
@@ -75,21 +80,6 @@ pub enum RefreshError {
     /// A decision that was not taken.
     #[error(transparent)]
     Decision(#[from] DecisionError),
-}
-
-/// How refreshing one partner goes.
-#[derive(Debug, Clone)]
-pub(crate) struct Progress {
-    /// The partner.
-    pub(crate) partner: TrustDomain,
-    /// When it last answered with an acceptable bundle.
-    pub(crate) last_success: Option<OffsetDateTime>,
-    /// When it is asked again.
-    pub(crate) next_refresh: Option<OffsetDateTime>,
-    /// How often it failed since the last success.
-    pub(crate) failures: u32,
-    /// Why.
-    pub(crate) last_error: Option<String>,
 }
 
 /// Starts, changes and ends the tasks of relationships. Clones manage the same ones.
@@ -289,203 +279,9 @@ impl Manager {
         self.reconcile(&mut state, &partners);
     }
 
-    /// Fetches a partner's bundle now and waits for the outcome: whether a new bundle is in force.
-    ///
-    /// # Errors
-    /// [`RefreshError`].
-    pub async fn refresh(
-        &self,
-        partner: &TrustDomain,
-        options: RefreshRequest,
-        by: Actor,
-    ) -> Result<bool, RefreshError> {
-        self.definition(partner)?;
-        // Where another gateway works on it, this one does until it is refreshed.
-        let _here = self.leases().take(partner).await.map_err(DecisionError::from)?;
-        let requests = match self.state().running.get(partner) {
-            Some(running) => Arc::clone(&running.requests),
-            None => return Err(RefreshError::Unknown(partner.clone())),
-        };
-        let (reply, answer) = oneshot::channel();
-        requests.put(Request { options, by, reply }).map_err(|not_taken| match not_taken {
-            NotTaken::Full => RefreshError::Busy(partner.clone()),
-            NotTaken::Closed => RefreshError::Stopped,
-        })?;
-        match answer.await {
-            Ok(outcome) => outcome.map_err(RefreshError::Failed),
-            Err(_) => Err(RefreshError::Stopped),
-        }
-    }
-
-    /// As [`Manager::refresh`], for the issuer of `local`.
-    ///
-    /// # Errors
-    /// [`RefreshError`], also when this issuer's relationship is not the one in use.
-    pub async fn refresh_for(
-        &self,
-        local: &TrustDomain,
-        partner: &TrustDomain,
-        options: RefreshRequest,
-    ) -> Result<bool, RefreshError> {
-        let definition = self.state().running.get(partner).map(Running::definition);
-        if let Some(definition) = definition.filter(|definition| definition.conflicts.contains(local)) {
-            return Err(RefreshError::Conflict {
-                partner: partner.clone(),
-                local: local.clone(),
-                url: definition.url.to_string(),
-            });
-        }
-        self.refresh(partner, options, Actor::Issuer { trust_domain: local.to_string() }).await
-    }
-
-    /// Puts the waiting bundle in force and has it delivered.
-    ///
-    /// # Errors
-    /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
-    pub async fn approve(
-        &self,
-        partner: &TrustDomain,
-        digest: Option<&str>,
-        order: &Order<'_>,
-    ) -> Result<(), RefreshError> {
-        let definition = self.definition(partner)?;
-        self.catch_up(partner).await?;
-        self.decisions().approve(partner, definition.policy, digest, order).await?;
-        self.in_force(&definition);
-        Ok(())
-    }
-
-    /// Turns the waiting bundle down.
-    ///
-    /// # Errors
-    /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
-    pub async fn reject(
-        &self,
-        partner: &TrustDomain,
-        digest: Option<&str>,
-        order: &Order<'_>,
-    ) -> Result<(), RefreshError> {
-        self.definition(partner)?;
-        self.catch_up(partner).await?;
-        Ok(self.decisions().reject(partner, digest, order).await?)
-    }
-
-    /// Stops a relationship in place.
-    ///
-    /// # Errors
-    /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
-    pub async fn freeze(&self, partner: &TrustDomain, order: &Order<'_>) -> Result<(), RefreshError> {
-        self.definition(partner)?;
-        self.catch_up(partner).await?;
-        Ok(self.decisions().freeze(partner, order).await?)
-    }
-
-    /// Lets a relationship go on, beginning with a refresh.
-    ///
-    /// # Errors
-    /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
-    pub async fn unfreeze(&self, partner: &TrustDomain, order: &Order<'_>) -> Result<(), RefreshError> {
-        self.definition(partner)?;
-        self.catch_up(partner).await?;
-        self.decisions().unfreeze(partner, order).await?;
-        // Where another gateway works on it, that one hears of it within a second.
-        if self.leases().holds(partner) {
-            self.refresh_soon(partner, order.by.clone());
-        }
-        Ok(())
-    }
-
-    /// Puts a named bundle in force and has it delivered; freezes the relationship unless it is pinned.
-    ///
-    /// # Errors
-    /// [`RefreshError::Unknown`], [`RefreshError::Decision`].
-    pub async fn restore(&self, partner: &TrustDomain, name: &str, order: &Order<'_>) -> Result<(), RefreshError> {
-        let definition = self.definition(partner)?;
-        self.catch_up(partner).await?;
-        self.decisions().restore(partner, definition.policy, name, order).await?;
-        self.in_force(&definition);
-        Ok(())
-    }
-
     /// Whether the partner's bundle is older than its maximum age.
     pub(crate) fn is_expired(&self, partner: &TrustDomain) -> bool {
         self.decisions().control(partner).expired_at.is_some()
-    }
-
-    pub(crate) fn leases(&self) -> &Leases {
-        self.inner.shared.updater.store().leases()
-    }
-
-    /// Before a decision is taken: what other gateways decided since.
-    async fn catch_up(&self, partner: &TrustDomain) -> Result<(), RefreshError> {
-        if !self.leases().are_shared() {
-            return Ok(());
-        }
-        let caught_up = self.decided_elsewhere(&BTreeSet::from([partner.clone()])).await;
-        Ok(caught_up.map_err(DecisionError::from)?)
-    }
-
-    /// Takes note of what other gateways decided about `partners`.
-    pub(crate) async fn decided_elsewhere(&self, partners: &BTreeSet<TrustDomain>) -> Result<(), StoreError> {
-        let news = self.decisions().catch_up(partners).await?;
-        let expired = news.iter().filter(|one| one.expiry_changed).map(|one| one.partner.clone());
-        self.reconcile(&mut self.state(), &expired.collect());
-        for one in news {
-            if one.bundle_changed
-                && let Ok(definition) = self.definition(&one.partner)
-            {
-                self.in_force(&definition);
-            }
-            if one.unfrozen && self.leases().holds(&one.partner) {
-                self.refresh_soon(&one.partner, Actor::Gateway);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes note of how relationships are doing that other gateways work on.
-    pub(crate) fn refreshed_elsewhere(&self, states: HashMap<TrustDomain, RefreshState>) {
-        let mut confirmed = Vec::new();
-        let mut all = self.state();
-        for (partner, state) in states {
-            if self.leases().holds(&partner) {
-                continue;
-            }
-            match all.running.get(&partner) {
-                Some(running) => {
-                    let mut status = running.status.lock().unwrap_or_else(PoisonError::into_inner);
-                    if state.last_success > status.last_success {
-                        confirmed.push(running.definition());
-                    }
-                    *status = state;
-                }
-                None => {
-                    all.idle.insert(partner, state);
-                }
-            }
-        }
-        drop(all);
-        for definition in confirmed {
-            self.in_force(&definition);
-        }
-    }
-
-    /// Takes note of what another gateway delivered to the issuer of `local`.
-    pub(crate) fn delivered_elsewhere(&self, local: &TrustDomain, confirmed: HashMap<TrustDomain, DeliveryState>) {
-        self.inner.shared.deliveries.confirmed_elsewhere(local, confirmed);
-    }
-
-    /// Has everything stored that is known of how relationships are doing.
-    pub(crate) async fn flush_states(&self) {
-        self.decisions().states().flush().await;
-    }
-
-    fn refresh_soon(&self, partner: &TrustDomain, by: Actor) {
-        let requests = self.state().running.get(partner).map(|running| Arc::clone(&running.requests));
-        if let Some(requests) = requests {
-            // A full queue means that refreshes are on their way already.
-            let _ = requests.put(Request { options: RefreshRequest::default(), by, reply: oneshot::channel().0 });
-        }
     }
 
     fn decisions(&self) -> &Decisions {
@@ -499,56 +295,6 @@ impl Manager {
 
     fn in_force(&self, definition: &Definition) {
         self.inner.shared.deliveries.refreshed(&definition.trust_domain, &definition.receivers);
-    }
-
-    /// How refreshing each partner goes.
-    pub(crate) fn progress(&self) -> Vec<Progress> {
-        let progress = |(partner, running): (&TrustDomain, &Running)| {
-            let status = running.status.lock().unwrap_or_else(PoisonError::into_inner);
-            Progress {
-                partner: partner.clone(),
-                last_success: status.last_success,
-                next_refresh: status.next_refresh,
-                failures: status.consecutive_failures,
-                last_error: status.last_error.clone(),
-            }
-        };
-        self.state().running.iter().map(progress).collect()
-    }
-
-    /// How each delivery goes.
-    pub(crate) fn delivery_progress(&self) -> Vec<DeliveryProgress> {
-        self.inner.shared.deliveries.progress()
-    }
-
-    /// Receivers, and how many bundles the last delivery to them failed for.
-    pub(crate) fn failing_deliveries(&self) -> Vec<(TrustDomain, u32)> {
-        self.inner.shared.deliveries.failing()
-    }
-
-    /// Whether a bundle of the partner waits for an operator.
-    pub(crate) fn waits(&self, partner: &TrustDomain) -> bool {
-        self.decisions().waits(partner)
-    }
-
-    /// Relationships and how they are doing, by trust domain: at most `most`, beginning after the one named.
-    pub fn list_after(&self, after: Option<&TrustDomain>, most: usize) -> Vec<api::Relationship> {
-        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let running: Vec<_> = self
-            .state()
-            .running
-            .range::<TrustDomain, _>((begin, Bound::Unbounded))
-            .take(most)
-            .map(|(_, running)| (running.definition(), running.status()))
-            .collect();
-        running.iter().map(|(definition, status)| self.describe(definition, status)).collect()
-    }
-
-    /// One relationship and how it is doing.
-    pub fn get(&self, partner: &TrustDomain) -> Option<api::Relationship> {
-        let (definition, status) =
-            self.state().running.get(partner).map(|running| (running.definition(), running.status()))?;
-        Some(self.describe(&definition, &status))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -638,81 +384,6 @@ impl Manager {
             state.running.insert(partner.clone(), again);
         }
     }
-
-    fn describe(&self, definition: &Definition, status: &RefreshState) -> api::Relationship {
-        let held = self.inner.shared.updater.partners().get(&definition.trust_domain);
-        let control = self.decisions().control(&definition.trust_domain);
-        let now = self.inner.shared.updater.clock().now();
-        // What is wrong with the bundle in force although the partner answers.
-        let worry = held.as_ref().and_then(|held| {
-            let contested = || self.inner.shared.updater.partners().contested(&definition.trust_domain);
-            expired(&held.bundle, now).or_else(contested)
-        });
-        let deliveries = definition.receivers.iter().map(|local| {
-            let state = self.inner.shared.deliveries.state(local, &definition.trust_domain);
-            api::Delivery {
-                local_trust_domain: local.to_string(),
-                delivered: held.as_ref().is_some_and(|held| state.digest.as_ref() == Some(&held.digest)),
-                delivered_at: state.delivered_at,
-                last_error: state.last_error,
-                drift: state
-                    .drift
-                    .map(|drift| api::DeliveryDrift { since: drift.since, content_digest: drift.content_digest }),
-            }
-        });
-        let (profile, endpoint_spiffe_id) = match &definition.profile {
-            EndpointProfile::HttpsWeb => (api::Profile::HttpsWeb, None),
-            EndpointProfile::HttpsSpiffe { endpoint_id } => (api::Profile::HttpsSpiffe, Some(endpoint_id.to_string())),
-        };
-        api::Relationship {
-            trust_domain: definition.trust_domain.to_string(),
-            local_trust_domains: definition.receivers.iter().map(ToString::to_string).collect(),
-            url: definition.url.to_string(),
-            failover_urls: definition.failover_urls.iter().map(ToString::to_string).collect(),
-            url_in_use: status
-                .etag_url
-                .clone()
-                .filter(|in_use| definition.failover_urls.iter().any(|url| url.to_string() == *in_use)),
-            profile,
-            endpoint_spiffe_id,
-            origin: definition.origin,
-            managed: definition.managed.clone(),
-            health: health(status, held.is_some(), control.expired_at.is_some(), worry.is_some()),
-            mode: definition.policy.mode,
-            emptied: definition.policy.emptied,
-            drift: definition.policy.drift,
-            maximum_age_seconds: definition.policy.maximum_age.map(|age| age.as_secs()),
-            expired_at: control.expired_at,
-            frozen: control.frozen.map(|frozen| api::Frozen { at: frozen.at, by: frozen.by, why: frozen.why }),
-            waiting: control
-                .offer
-                .map(|offer| api::WaitingBundle::new(&offer, held.as_ref().map(|held| &*held.bundle))),
-            last_error: status.last_error.clone().or(worry),
-            last_attempt: status.last_attempt,
-            last_success: status.last_success,
-            bundle_age_seconds: held.as_ref().map(|held| {
-                (now - confirmed_at(held, status.last_success)).whole_seconds().try_into().unwrap_or_default()
-            }),
-            next_refresh_seconds: status
-                .next_refresh
-                .map(|next| (next - now).whole_seconds().try_into().unwrap_or_default()),
-            first_expiry_seconds: held.as_ref().and_then(|held| {
-                let ends = held.bundle.x509_authorities().iter().map(|authority| authority.not_after());
-                Some((ends.min()? - now).whole_seconds())
-            }),
-            next_refresh: status.next_refresh,
-            consecutive_failures: status.consecutive_failures,
-            deliveries: deliveries.collect(),
-            held: held.map(|held| summary(&held)),
-            conflicts: definition.conflicts.iter().map(ToString::to_string).collect(),
-            replica: self.leases().holder(&definition.trust_domain),
-        }
-    }
-}
-
-/// When the bundle in force was last known to be the partner's.
-fn confirmed_at(held: &HeldBundle, last_success: Option<OffsetDateTime>) -> OffsetDateTime {
-    last_success.map_or(held.accepted_at, |success| success.max(held.accepted_at))
 }
 
 /// A relationship of the configuration as the audit log knows it.
@@ -750,22 +421,4 @@ fn recorded(item: &ConfiguredRelationship) -> String {
         definition["allow_addresses"] = item.allow_addresses.iter().map(ToString::to_string).collect();
     }
     canonical(&definition)
-}
-
-fn health(status: &RefreshState, held: bool, expired: bool, worry: bool) -> Health {
-    if expired {
-        return Health::Expired;
-    }
-    match (&status.last_error, status.last_success, held) {
-        (None, None, _) => Health::Pending,
-        (None, Some(_), _) if worry => Health::Degraded,
-        (None, Some(_), _) => Health::Healthy,
-        (Some(_), _, true) => Health::Degraded,
-        (Some(_), _, false) => Health::Failing,
-    }
-}
-
-/// A partner's bundle without its keys.
-pub fn summary(held: &HeldBundle) -> BundleSummary {
-    BundleSummary::new(&held.bundle, BundleKind::Partner, &held.digest, held.accepted_at)
 }

@@ -213,8 +213,8 @@ pub(crate) struct LeaseWatch {
 
 impl LeaseWatch {
     /// Completes when this gateway has the work on `name`.
-    pub(crate) async fn gained(&mut self, name: &TrustDomain) {
-        self.gained_work(name.as_str()).await;
+    pub(crate) fn gained<'a>(&'a mut self, name: &'a TrustDomain) -> impl Future<Output = ()> + 'a {
+        self.gained_work(name.as_str())
     }
 
     /// Completes when this gateway does the work of that name.
@@ -223,8 +223,8 @@ impl LeaseWatch {
     }
 
     /// Completes when it has it no more.
-    pub(crate) async fn lost(&mut self, name: &TrustDomain) {
-        self.lost_work(name.as_str()).await;
+    pub(crate) fn lost<'a>(&'a mut self, name: &'a TrustDomain) -> impl Future<Output = ()> + 'a {
+        self.lost_work(name.as_str())
     }
 
     /// Completes when it does it no more.
