@@ -45,6 +45,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const ACK: u8 = 1;
@@ -75,10 +76,8 @@ impl Http2 {
                 [settings, ok, frame(DATA, 0, 1, b"{\"keys\": ["), frame(RST_STREAM, 0, 1, &CALM)].concat()
             }
             Self::SendsEndlessHeaders => [settings, frame(HEADERS, 0, 1, &[STATUS_200])].concat(),
-            Self::SendsHugeBody => {
-                // The client's windows count once its settings are acknowledged.
-                [settings, frame(SETTINGS, ACK, 0, &[]), ok, frame(DATA, 0, 1, &[b' '; 0x4000]).repeat(96)].concat()
-            }
+            // The client's windows count once its settings are acknowledged.
+            Self::SendsHugeBody => [settings, frame(SETTINGS, ACK, 0, &[]), ok].concat(),
             // An index far beyond the table.
             Self::SendsBrokenHeaders => [settings, frame(HEADERS, END_HEADERS, 1, &[0xff, 0xff, 0x7f])].concat(),
             Self::PingsForEver => settings,
@@ -98,12 +97,75 @@ impl Http2 {
         match self {
             Self::SendsEndlessHeaders => forever(stream, &frame(CONTINUATION, 0, 1, &literal_header())).await,
             Self::PingsForEver => forever(stream, &frame(PING, 0, 0, &[7; 8])).await,
+            Self::SendsHugeBody => {
+                let frames = buffer.get(24..received).unwrap_or_default().to_vec();
+                Windows::new(frames).send(stream, 96).await
+            }
             _ => {
                 while stream.read(&mut buffer).await? > 0 {
                     sleep(BREATH).await;
                 }
                 Ok(())
             }
+        }
+    }
+}
+
+/// How much the client takes (RFC 9113 section 5.2), so that only the size of the body is wrong.
+struct Windows {
+    /// What it sent and was not looked at.
+    frames: Vec<u8>,
+    connection: i64,
+    stream: i64,
+}
+
+impl Windows {
+    fn new(frames: Vec<u8>) -> Self {
+        Self { frames, connection: 65_535, stream: 65_535 }
+    }
+
+    /// Sends so many frames of 16 KiB, waiting for room as often as it takes.
+    async fn send(mut self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin), count: usize) -> Result<()> {
+        let data = frame(DATA, 0, 1, &[b' '; 0x4000]);
+        let mut buffer = vec![0; 4096];
+        for _ in 0..count {
+            self.look();
+            while self.connection.min(self.stream) < 0x4000 {
+                let count = stream.read(&mut buffer).await?;
+                if count == 0 {
+                    return Ok(());
+                }
+                self.frames.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                self.look();
+            }
+            stream.write_all(&data).await?;
+            stream.flush().await?;
+            self.connection -= 0x4000;
+            self.stream -= 0x4000;
+        }
+        Ok(())
+    }
+
+    /// Takes note of every whole frame.
+    fn look(&mut self) {
+        while let [a, b, c, kind, flags, s0, s1, s2, s3, rest @ ..] = self.frames.as_slice() {
+            let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+            let Some(payload) = rest.get(..length) else { return };
+            let number = |bytes: &[u8]| bytes.iter().fold(0_i64, |sum, byte| sum << 8 | i64::from(*byte));
+            match *kind {
+                WINDOW_UPDATE if [*s0, *s1, *s2, *s3] == [0; 4] => self.connection += number(payload),
+                WINDOW_UPDATE => self.stream += number(payload),
+                SETTINGS if flags & ACK == 0 => {
+                    for setting in payload.as_chunks::<6>().0 {
+                        // SETTINGS_INITIAL_WINDOW_SIZE
+                        if setting.starts_with(&[0, 4]) {
+                            self.stream += number(setting.get(2..).unwrap_or_default()) - 65_535;
+                        }
+                    }
+                }
+                _ => {}
+            }
+            self.frames.drain(..9 + length);
         }
     }
 }
