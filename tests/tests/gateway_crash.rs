@@ -123,7 +123,9 @@ async fn nothing_accepted_is_lost_however_often_the_gateway_is_killed() -> Resul
     for relationship in partners.relationships(&web, &plan.file("."))? {
         plan.relationship(relationship);
     }
-    let refresh = json!({ "min_interval": "1s", "max_interval": "1s", "timeout": "3s" });
+    let refresh = json!({
+        "min_interval": "1s", "max_interval": "1s", "timeout": "3s", "allow_addresses": ["127.0.0.0/8"],
+    });
     let mut domain = Domain::from_plan(plan.gateway("refresh", refresh).gateway("log_level", json!("info")));
     domain.start_issuer().await?;
     domain.start_gateway().await?;
