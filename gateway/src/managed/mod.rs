@@ -206,14 +206,14 @@ impl Managed {
     pub(crate) async fn changed_elsewhere(&self, partners: BTreeSet<TrustDomain>) -> Result<(), StoreError> {
         let inner = &self.inner;
         let _alone = inner.one_at_a_time.lock().await;
-        let (mut set, mut removed) = (Vec::new(), BTreeSet::new());
-        for partner in partners {
-            match inner.store.managed_definition(&partner).await? {
-                Some(stored) => set.extend(runnable(&stored, &inner.rules)),
-                None => drop(removed.insert(partner)),
-            }
+        let stored = inner.store.managed_of(&partners).await?;
+        let mut removed = partners;
+        for stored in &stored {
+            removed.remove(&stored.trust_domain);
         }
-        inner.manager.change_managed(set, removed);
+        inner
+            .manager
+            .change_managed(stored.iter().filter_map(|stored| runnable(stored, &inner.rules)).collect(), removed);
         Ok(())
     }
 

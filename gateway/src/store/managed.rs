@@ -1,6 +1,6 @@
 //! Relationships managed over the admin API, as they were written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use federation_specs::id::TrustDomain;
 use serde_json::{Map, Value};
@@ -53,6 +53,17 @@ impl Store {
             .fetch_optional(self.database.reader())
             .await?;
         row.as_ref().map(stored).transpose()
+    }
+
+    /// Those of `partners` that are managed relationships.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn managed_of(&self, partners: &BTreeSet<TrustDomain>) -> Result<Vec<Stored>, StoreError> {
+        let all = "select trust_domain, definition, set_name, version, changed_at from managed_relationships";
+        let only = "select trust_domain, definition, set_name, version, changed_at from managed_relationships
+             where trust_domain = any(string_to_array($1, ','))";
+        self.rows_of(all, only, Some(partners)).await?.iter().map(stored).collect()
     }
 
     /// Works out what `request` changes and does it, with an audit record for each relationship that changes, all or

@@ -107,13 +107,15 @@ impl Lane {
                     () = shutdown.cancelled() => return Ok(()),
                 }
                 // Where the gateway that delivered before came to.
-                if let Err(error) = self.read_state().await {
-                    tracing::warn!(webhook = self.settings().name, %error, "webhook cannot go on");
-                    tokio::select! {
-                        () = self.clock.sleep(FIRST_RETRY) => {}
-                        () = shutdown.cancelled() => return Ok(()),
+                match self.stored().await {
+                    Ok(status) => *self.locked() = status,
+                    Err(error) => {
+                        tracing::warn!(webhook = self.settings().name, %error, "webhook cannot go on");
+                        tokio::select! {
+                            () = self.clock.sleep(FIRST_RETRY) => continue,
+                            () = shutdown.cancelled() => return Ok(()),
+                        }
                     }
-                    continue;
                 }
                 retry.reset();
                 here = true;
@@ -139,11 +141,10 @@ impl Lane {
         }
     }
 
-    /// Takes over what the store knows of how it is doing.
-    async fn read_state(&self) -> Result<(), StoreError> {
+    /// What the store knows of how it is doing.
+    async fn stored(&self) -> Result<Status, StoreError> {
         let state = self.store.webhooks().await?.remove(&self.settings().name).unwrap_or_default();
-        *self.locked() = Status { state, ..Status::default() };
-        Ok(())
+        Ok(Status { state, ..Status::default() })
     }
 
     /// Delivers everything there is, or up to the first failure.
@@ -229,10 +230,8 @@ impl Lane {
     /// [`StoreError`].
     pub async fn describe(&self) -> Result<Webhook, StoreError> {
         let settings = self.settings();
-        if !self.store.leases().holds_work(&self.work()) {
-            self.read_state().await?;
-        }
-        let Status { state, gone, next_attempt } = self.status();
+        let here = self.store.leases().holds_work(&self.work());
+        let Status { state, gone, next_attempt } = if here { self.status() } else { self.stored().await? };
         let waiting = self.store.waiting_messages(state.delivered_to).await?;
         let wanted = || waiting.iter().filter(|item| settings.events.wants(&item.kind));
         let health = match (&state.last_error, state.last_success) {
