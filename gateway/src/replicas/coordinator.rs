@@ -78,9 +78,8 @@ impl Work<'_> {
         let clock = Arc::clone(&self.parts.clock);
         let mut take: Option<Take> = None;
         loop {
-            let left = self.renewed.map_or(Duration::ZERO, |renewed| {
-                (renewed + (LEASE - MARGIN) - clock.now()).try_into().unwrap_or_default()
-            });
+            let since = since(self.renewed, clock.now());
+            let left = since.map_or(Duration::ZERO, |since| (LEASE - MARGIN).saturating_sub(since));
             let holds_some = !self.shared.table.borrow().held.is_empty();
             let outcome = tokio::select! {
                 outcome = self.turn(take.as_ref().map(|take| take.shard)) => outcome,
@@ -113,7 +112,7 @@ impl Work<'_> {
     async fn turn(&mut self, wanted_now: Option<u16>) -> Result<(), StoreError> {
         let (store, id, name) = (&self.parts.store, self.shared.id.as_str(), self.shared.name.as_str());
         let now = self.parts.clock.now();
-        let renew = self.renewed.is_none_or(|renewed| now - renewed >= RENEW);
+        let renew = since(self.renewed, now).is_none_or(|since| since >= RENEW);
         if let Some(shard) = wanted_now {
             store.take_lease(id, shard).await?;
         }
@@ -237,6 +236,11 @@ impl Work<'_> {
     }
 }
 
+/// How long ago the heartbeat was renewed; `None` if it was not, or if nobody knows because the clock was set back.
+fn since(renewed: Option<OffsetDateTime>, now: OffsetDateTime) -> Option<Duration> {
+    (now - renewed?).try_into().ok()
+}
+
 /// What cannot be read must not keep the gateway from its leases; who needs it will say so.
 fn readable(outcome: Result<(), StoreError>) -> Result<(), StoreError> {
     match outcome {
@@ -252,4 +256,19 @@ fn readable(outcome: Result<(), StoreError>) -> Result<(), StoreError> {
 struct Plan {
     release: BTreeSet<u16>,
     acquire: BTreeSet<u16>,
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_the_heartbeat_due() {
+        let noon = datetime!(2026-11-22 12:00 UTC);
+        assert_eq!(since(None, noon), None);
+        assert_eq!(since(Some(noon), noon + RENEW), Some(RENEW));
+        assert_eq!(since(Some(noon), noon - Duration::from_secs(3600)), None);
+    }
 }
