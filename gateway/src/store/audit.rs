@@ -50,30 +50,44 @@ pub struct AuditQuery<'a> {
     pub limit: u32,
 }
 
+impl AuditQuery<'_> {
+    /// The statement that reads them, whose parameters are after, before, limit and, if there is one, subject.
+    pub(super) fn statement(&self) -> &'static str {
+        match (self.subject.is_some(), self.newest) {
+            (false, false) => {
+                "select sequence, record, hash from audit_log
+                 where sequence > $1 and sequence < $2 order by sequence limit $3"
+            }
+            (false, true) => {
+                "select sequence, record, hash from audit_log
+                 where sequence > $1 and sequence < $2 order by sequence desc limit $3"
+            }
+            (true, false) => {
+                "select sequence, record, hash from audit_log
+                 where about = $4 and sequence > $1 and sequence < $2 order by sequence limit $3"
+            }
+            (true, true) => {
+                "select sequence, record, hash from audit_log
+                 where about = $4 and sequence > $1 and sequence < $2 order by sequence desc limit $3"
+            }
+        }
+    }
+}
+
 impl Store {
     /// Records of the log in order.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn audit_records(&self, query: &AuditQuery<'_>) -> Result<Vec<StoredRecord>, StoreError> {
-        let newest = "select sequence, record, hash from audit_log
-                      where sequence > $1 and ($2 = '' or record like $3 escape '\\' or record like $4 escape '\\')
-                      and sequence < $6 order by sequence desc limit $5";
-        let oldest = "select sequence, record, hash from audit_log
-                      where sequence > $1 and ($2 = '' or record like $3 escape '\\' or record like $4 escape '\\')
-                      and sequence < $6 order by sequence limit $5";
-        // Names of trust domains hold nothing that JSON escapes; `_` is a wildcard and `.` is none.
-        let name = query.subject.map(TrustDomain::as_str).unwrap_or_default();
-        let pattern = name.replace('_', "\\_");
-        let rows = sqlx::query(if query.newest { newest } else { oldest })
+        let mut statement = sqlx::query(query.statement())
             .bind(query.after)
-            .bind(name)
-            .bind(format!("%\"subject\":\"{pattern}\"%"))
-            .bind(format!("%\"subject\":\"{pattern} at %"))
-            .bind(i64::from(query.limit.min(MAX_PAGE)))
             .bind(query.before.unwrap_or(i64::MAX))
-            .fetch_all(self.database.reader())
-            .await?;
+            .bind(i64::from(query.limit.min(MAX_PAGE)));
+        if let Some(subject) = query.subject {
+            statement = statement.bind(subject.as_str());
+        }
+        let rows = statement.fetch_all(self.database.reader()).await?;
         let mut records = rows
             .into_iter()
             .map(|row| {

@@ -6,7 +6,7 @@ use super::*;
 async fn columns(store: &Store) -> Vec<String> {
     let sql = match store.database.dialect() {
         service_kit::database::Dialect::Sqlite => {
-            "select m.name || '.' || c.name from sqlite_schema m, pragma_table_info(m.name) c where m.type = 'table'"
+            "select m.name || '.' || c.name from sqlite_schema m, pragma_table_xinfo(m.name) c where m.type = 'table'"
         }
         service_kit::database::Dialect::Postgres => {
             "select table_name || '.' || column_name from information_schema.columns where table_schema = 'public'"
