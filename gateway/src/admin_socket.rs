@@ -2,7 +2,11 @@
 
 use std::{io, path::Path, sync::Arc};
 
-use axum::{Router, serve::Listener};
+use axum::{
+    Router,
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
 use service_kit::{
     BoxError,
     clock::SharedClock,
@@ -77,5 +81,11 @@ impl Listener for AdminSocket {
 
     fn local_addr(&self) -> io::Result<Caller> {
         Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+}
+
+impl Connected<IncomingStream<'_, AdminSocket>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, AdminSocket>) -> Self {
+        stream.remote_addr().clone()
     }
 }

@@ -28,7 +28,7 @@ use crate::{
         clients::Clients, decisions::Decisions, deliver::Deliveries, manager::Manager, updater::Updater,
         work::IssuerWork,
     },
-    replicas::Coordinator,
+    replicas::coordinator::Coordinator,
     served::ServedDomains,
     settings::{IssuerAddress, Settings, SettingsError},
     store::{Store, StoreError},

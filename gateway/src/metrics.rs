@@ -20,7 +20,7 @@ use crate::{
     partners::PartnerBundles,
     publish::PublisherStatuses,
     refresh::manager::Manager,
-    replicas::Leases,
+    replicas::leases::Leases,
     served::{ServedDomain, ServedDomains},
     webhook::Webhooks,
 };

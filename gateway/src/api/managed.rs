@@ -5,7 +5,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-pub use crate::{config::Relationship as Definition, managed::DEFAULT_SET};
+pub use crate::{config::Relationship as Definition, managed::definition::DEFAULT_SET};
 
 /// Whose a managed relationship is, and its version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

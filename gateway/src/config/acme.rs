@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::bind_address::default_bind_address;
+
 /// The public directory whose certificates every client trusts.
 pub const DEFAULT_DIRECTORY_URL: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
@@ -68,7 +70,7 @@ pub struct Http01 {
 
 impl Default for Http01 {
     fn default() -> Self {
-        Self { bind_address: super::listeners::default_bind_address(), bind_port: 80, redirect_to_https: false }
+        Self { bind_address: default_bind_address(), bind_port: 80, redirect_to_https: false }
     }
 }
 

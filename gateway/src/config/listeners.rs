@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use service_kit::config::HumanDuration;
 
-use super::acme::Acme;
+use super::{acme::Acme, bind_address::default_bind_address};
 
 /// Public listeners; at least one is needed.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -66,10 +66,6 @@ pub struct SpiffeListener {
     /// As in `https_web`.
     #[serde(default)]
     pub proxy_protocol_trusted_cidrs: Vec<String>,
-}
-
-pub(super) fn default_bind_address() -> String {
-    "0.0.0.0".to_owned()
 }
 
 fn default_web_port() -> u16 {

@@ -3,6 +3,7 @@
 
 mod acme;
 mod admin;
+mod bind_address;
 mod datastore;
 mod listeners;
 mod publishers;

@@ -15,7 +15,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use crate::{
     api::{PROBLEM_MEDIA_TYPE, PROBLEM_TYPE_PREFIX, Problem, Role},
     audit::MAX_WHY_BYTES,
-    managed::ManagedError,
+    managed::error::ManagedError,
     refresh::{decision_error::DecisionError, manager::RefreshError},
     store::StoreError,
 };

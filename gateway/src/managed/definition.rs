@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use federation_specs::id::TrustDomain;
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 
 use crate::{
     config,
@@ -12,8 +13,29 @@ use crate::{
     settings::{ConfiguredRelationship, RelationshipRules, SettingsError, UnknownReceiver},
 };
 
+/// The set a relationship belongs to unless another one is named.
+pub const DEFAULT_SET: &str = "default";
+
+/// Longest name of a set.
+pub const MAX_SET_BYTES: usize = 63;
+
 /// Keys that hold whole documents; records and differences name these by their SHA-256.
 const DOCUMENTS: [&str; 2] = ["ca_pem", "bootstrap_bundle"];
+
+/// A relationship as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The partner.
+    pub trust_domain: TrustDomain,
+    /// The keys of the configuration that were given.
+    pub definition: Map<String, Value>,
+    /// The set it was applied with.
+    pub set: Option<String>,
+    /// Number of the audit record of its last change.
+    pub version: i64,
+    /// When that was.
+    pub changed_at: OffsetDateTime,
+}
 
 /// A relationship somebody wants, checked.
 #[derive(Debug, Clone)]

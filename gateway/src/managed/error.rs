@@ -3,10 +3,10 @@
 use federation_specs::id::TrustDomain;
 use service_kit::database::{DatabaseError, TransactionError};
 
-use super::MAX_SET_BYTES;
+use super::definition::MAX_SET_BYTES;
 use crate::{
     settings::{MAX_RELATIONSHIPS, SettingsError},
-    store::StoreError,
+    store::error::StoreError,
 };
 
 /// Most problems, or names, told at once.

@@ -5,35 +5,28 @@
 //! The configuration file comes first: what it names is not changed here. Relationships of issuers come last, as they
 //! do behind the configuration ([`crate::refresh::relationship::merge`]).
 
-mod definition;
-mod error;
-mod plan;
+pub mod definition;
+pub mod error;
+pub mod plan;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use federation_specs::id::TrustDomain;
 use tokio::sync::Mutex;
 
-pub(crate) use definition::read;
-pub use definition::{Wanted, shown};
-pub use error::ManagedError;
-pub use plan::{Change, Kind, Ownership, Plan, Precondition, Request};
-pub(crate) use plan::{check_set, plan};
-
+use self::{
+    definition::{Stored, Wanted, read},
+    error::ManagedError,
+    plan::{Kind, Ownership, Plan, Precondition, Request},
+};
 use crate::{
     api::Origin,
     audit::Actor,
     config,
     refresh::{manager::Manager, relationship::ManagedRelationship},
     settings::{MAX_RELATIONSHIPS, RelationshipRules, UnknownReceiver},
-    store::{Store, StoreError, managed::Stored},
+    store::{Store, StoreError},
 };
-
-/// The set a relationship belongs to unless another one is named.
-pub const DEFAULT_SET: &str = "default";
-
-/// Longest name of a set.
-pub const MAX_SET_BYTES: usize = 63;
 
 /// Changes relationships. Clones change the same ones.
 #[derive(Debug, Clone)]

@@ -6,11 +6,10 @@ use federation_specs::id::TrustDomain;
 use serde_json::{Map, Value};
 
 use super::{
-    MAX_SET_BYTES,
-    definition::{Wanted, difference, shown},
+    definition::{MAX_SET_BYTES, Stored, Wanted, difference, shown},
     error::ManagedError,
 };
-use crate::{audit::Actor, store::managed::Stored};
+use crate::audit::Actor;
 
 /// Who the relationships belong to.
 #[derive(Debug, Clone, PartialEq, Eq)]

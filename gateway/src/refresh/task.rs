@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     audit::Actor,
-    replicas::{LOOK, LeaseWatch},
+    replicas::leases::{LOOK, LeaseWatch},
     store::{StoreError, relationships::RefreshState},
 };
 

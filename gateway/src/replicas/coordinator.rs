@@ -10,7 +10,10 @@ use service_kit::{BoxError, clock::SharedClock, lifecycle::Shutdown};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
-use super::{Leases, Shared, Table, Take, owner_of};
+use super::{
+    leases::{LEASE, LOOK, Leases, RENEW, Shared, Table, Take},
+    shards::owner_of,
+};
 use crate::{
     managed::Managed,
     metrics::GatewayMetrics,
@@ -19,15 +22,6 @@ use crate::{
     source::follow,
     store::{Store, StoreError, changes::ChangeKind, leases::LeaseTable},
 };
-
-/// A gateway that is not heard of for so long has lost its work to the others.
-pub const LEASE: Duration = Duration::from_secs(10);
-
-/// How often a gateway says that it is alive.
-pub const RENEW: Duration = Duration::from_secs(3);
-
-/// How often leases and changes of the others are looked at.
-pub const LOOK: Duration = Duration::from_secs(1);
 
 /// A gateway that cannot renew stops working so long before the others may take over.
 const MARGIN: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 mod acme;
 mod admin;
 mod datastore;
+mod endpoint_profile;
 mod error;
 mod listeners;
 mod network;

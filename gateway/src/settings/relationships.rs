@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 use federation_specs::{
     bundle::Bundle,
     bundle_json,
-    id::{SpiffeId, TrustDomain},
+    id::TrustDomain,
     profile::{EndpointProfile, EndpointUrl},
 };
 use ipnet::IpNet;
@@ -14,13 +14,14 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{
     MAX_RELATIONSHIPS,
+    endpoint_profile::{Endpoint, profile},
     error::{SettingsError, error},
     refresh,
     trust_domains::LocalDomain,
     values::networks,
 };
 use crate::{
-    config::{self, Config, ProfileName},
+    config::{self, Config},
     refresh::policy::Policy,
 };
 
@@ -273,42 +274,5 @@ fn bootstrap(
             refuse("has no X.509 authority, so that no endpoint could be verified with it".to_owned())
         }
         Ok(parsed) => Ok(Some(Document::Inline(Arc::new(parsed.bundle)))),
-    }
-}
-
-/// Keys that say how a bundle endpoint is authenticated, as partners and sources have them.
-pub(super) struct Endpoint<'a> {
-    pub(super) profile: ProfileName,
-    pub(super) endpoint_spiffe_id: Option<&'a str>,
-    /// The key that names certificate authorities, if one does.
-    pub(super) ca: Option<&'static str>,
-    /// The key that names a first bundle, if one does.
-    pub(super) bootstrap: Option<&'static str>,
-}
-
-/// The profile, when every key given belongs to it.
-pub(super) fn profile(key: &str, endpoint: &Endpoint<'_>) -> Result<EndpointProfile, SettingsError> {
-    let refuse = |name: &str, problem: &str| Err(error(format!("{key}.{name}"), problem));
-    match (endpoint.profile, endpoint.endpoint_spiffe_id) {
-        (ProfileName::HttpsWeb, Some(_)) => {
-            refuse("endpoint_spiffe_id", "belongs to profile https_spiffe; remove it or change the profile")
-        }
-        (ProfileName::HttpsWeb, None) => match endpoint.bootstrap {
-            Some(name) => refuse(name, "belongs to profile https_spiffe; remove it"),
-            None => Ok(EndpointProfile::HttpsWeb),
-        },
-        (ProfileName::HttpsSpiffe, _) if endpoint.ca.is_some() => refuse(
-            endpoint.ca.unwrap_or_default(),
-            "belongs to profile https_web; with https_spiffe use bootstrap_bundle_file",
-        ),
-        (ProfileName::HttpsSpiffe, None) => refuse(
-            "endpoint_spiffe_id",
-            "is missing; ask the partner for it, for example spiffe://partner.example/spire/server",
-        ),
-        (ProfileName::HttpsSpiffe, Some(text)) => {
-            let endpoint_id =
-                SpiffeId::parse(text).map_err(|cause| error(format!("{key}.endpoint_spiffe_id"), cause.to_string()))?;
-            Ok(EndpointProfile::HttpsSpiffe { endpoint_id })
-        }
     }
 }

@@ -6,8 +6,8 @@ use federation_specs::profile::{EndpointProfile, EndpointUrl};
 use ipnet::IpNet;
 
 use super::{
+    endpoint_profile::{Endpoint, profile},
     error::{SettingsError, error},
-    relationships::{Endpoint, profile},
     values::{networks, non_empty},
 };
 use crate::config::{self, BundleFileFormat};

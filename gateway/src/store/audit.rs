@@ -5,7 +5,7 @@ use service_kit::database::Connection;
 use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, webhooks};
+use super::{Store, StoreError, webhook_messages};
 use crate::{
     api::audit::AuditEntry,
     audit::{
@@ -240,7 +240,7 @@ pub(super) async fn append_all(
             .bind(&hash)
             .execute(&mut *connection)
             .await?;
-        webhooks::tell(connection, now, event, sequence).await?;
+        webhook_messages::tell(connection, now, event, sequence).await?;
     }
     sqlx::query("update audit_head set hash = $1 where only_row = 1").bind(hash).execute(&mut *connection).await?;
     Ok(first)

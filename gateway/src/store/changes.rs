@@ -8,7 +8,7 @@ use service_kit::database::Connection;
 use sqlx::Row as _;
 
 use super::{Store, StoreError, parse_trust_domain};
-use crate::replicas::Leases;
+use crate::replicas::leases::Leases;
 
 /// Changes read at once.
 const MAX_PAGE: i64 = 1000;

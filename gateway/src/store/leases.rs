@@ -7,7 +7,7 @@ use service_kit::database::Connection;
 use sqlx::Row as _;
 
 use super::{Store, StoreError};
-use crate::replicas::{Leases, shard_of};
+use crate::replicas::{leases::Leases, shards::shard_of};
 
 /// Now in Unix milliseconds, as the database counts.
 macro_rules! now {

@@ -13,23 +13,12 @@ use super::{
 };
 use crate::{
     audit::{Action, Event, chain::canonical},
-    managed::{Kind, ManagedError, Plan, Request, plan},
+    managed::{
+        definition::Stored,
+        error::ManagedError,
+        plan::{Kind, Plan, Request, plan},
+    },
 };
-
-/// A relationship as it is kept.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
-    /// The partner.
-    pub trust_domain: TrustDomain,
-    /// The keys of the configuration that were given.
-    pub definition: Map<String, Value>,
-    /// The set it was applied with.
-    pub set: Option<String>,
-    /// Number of the audit record of its last change.
-    pub version: i64,
-    /// When that was.
-    pub changed_at: OffsetDateTime,
-}
 
 impl Store {
     /// Every managed relationship, by trust domain.

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod changes;
 pub mod controls;
 pub mod deliveries;
+pub mod error;
 pub mod leases;
 pub mod managed;
 pub mod partner_bundles;
@@ -11,6 +12,7 @@ pub mod publications;
 pub mod relationships;
 pub mod served;
 pub mod sources;
+mod webhook_messages;
 pub mod webhooks;
 
 use std::collections::BTreeSet;
@@ -21,14 +23,15 @@ use federation_specs::{
 };
 use service_kit::{
     clock::SharedClock,
-    database::{Database, DatabaseError, Row, TransactionError},
+    database::{Database, Row},
 };
 use sqlx::migrate::Migrator;
 use time::OffsetDateTime;
 
-use crate::{replicas::Leases, settings::Datastore};
+use crate::{replicas::leases::Leases, settings::Datastore};
 
 pub use controls::{Basis, Decision};
+pub use error::StoreError;
 pub use partner_bundles::Acceptance;
 
 /// The schema's history on SQLite. A landed step never changes; each has its counterpart on PostgreSQL.
@@ -36,55 +39,6 @@ static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 
 /// The schema's history on PostgreSQL.
 static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
-
-/// Why the store did not do as asked.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// The database failed.
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    /// Another gateway on the same database works on it now.
-    #[error("another gateway has taken over the work on `{trust_domain}`; nothing was stored, try again")]
-    LeaseLost {
-        /// The trust domain.
-        trust_domain: String,
-    },
-    /// Another gateway on the same database decided about it meanwhile.
-    #[error("what is known of `{trust_domain}` was changed through another gateway; nothing was stored, look again")]
-    Changed {
-        /// The trust domain.
-        trust_domain: String,
-    },
-    /// The system gives no random numbers.
-    #[error("the system gives no random numbers")]
-    NoRandomness,
-    /// A stored value cannot be read.
-    #[error("stored {what} of `{trust_domain}` cannot be read: {problem}; restore the database from a backup")]
-    Unreadable {
-        /// What kind of record.
-        what: &'static str,
-        /// Whose.
-        trust_domain: String,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error.into())
-    }
-}
-
-impl TransactionError for StoreError {
-    fn database(&self) -> Option<&DatabaseError> {
-        match self {
-            Self::Database(error) => Some(error),
-            Self::Unreadable { .. } | Self::NoRandomness | Self::LeaseLost { .. } | Self::Changed { .. } => None,
-        }
-    }
-}
 
 /// The gateway's database. Clones share its connections.
 #[derive(Debug, Clone)]

@@ -72,10 +72,10 @@ fn postgres(database: &TestDatabase, replica_name: &str) -> Datastore {
 /// Gives a store every lease, as its coordinator would; others that had them are dead to it.
 async fn take_everything(store: &Store) {
     let Some(id) = store.leases().replica().map(str::to_owned) else { return };
-    for shard in 0..crate::replicas::SHARDS {
+    for shard in 0..crate::replicas::shards::SHARDS {
         store.take_lease(&id, shard).await.unwrap();
     }
-    let table = store.heartbeat(&id, "one", Some(crate::replicas::LEASE)).await.unwrap();
+    let table = store.heartbeat(&id, "one", Some(crate::replicas::leases::LEASE)).await.unwrap();
     store.leases().hold(table.leases.iter().map(|lease| (lease.shard, lease.fencing)).collect());
 }
 

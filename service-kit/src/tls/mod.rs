@@ -11,6 +11,7 @@ mod server;
 mod server_trust;
 mod verifier;
 mod web;
+mod web_roots;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
@@ -24,7 +25,8 @@ pub use identity::{BundleCell, BundleSource, SvidCell, SvidSource, X509Identity}
 pub use server::{ClientAuth, server_config, verified_peer};
 pub use server_trust::ServerTrust;
 pub use verifier::refusal;
-pub use web::{WebCertificate, WebRoots, resolver_server_config, web_client_config, web_server_config};
+pub use web::{WebCertificate, resolver_server_config, web_client_config, web_server_config};
+pub use web_roots::WebRoots;
 
 /// The ALPN protocol of HTTP/2, which gRPC needs.
 pub const ALPN_H2: &[u8] = b"h2";

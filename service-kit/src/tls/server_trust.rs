@@ -7,17 +7,19 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, NamedGroup, RootCertStore,
+    CertificateError, ClientConfig, NamedGroup,
     client::{
         ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue, WebPkiServerVerifier,
         danger::ServerCertVerifier,
     },
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
 use super::{
-    BundleSource, PeerPolicy, TlsError, WebRoots, client,
+    BundleSource, PeerPolicy, TlsError, client,
     verifier::{PeerCheck, SpiffeServerVerifier},
+    web::ClockTime,
+    web_roots::{WebRoots, root_store},
 };
 use crate::{clock::SharedClock, crypto};
 
@@ -64,10 +66,8 @@ impl ServerTrust {
     /// # Errors
     /// [`TlsError::Config`] when rustls refuses the provider, which is a defect.
     pub(crate) fn client_config(&self, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
-        let builder = ClientConfig::builder_with_details(
-            crypto::provider(),
-            Arc::new(super::web::ClockTime(Arc::clone(&self.clock))),
-        );
+        let builder =
+            ClientConfig::builder_with_details(crypto::provider(), Arc::new(ClockTime(Arc::clone(&self.clock))));
         let builder = builder.with_safe_default_protocol_versions()?.dangerous();
         let config = builder.with_custom_certificate_verifier(Arc::clone(&self.verifier)).with_no_client_auth();
         let mut config = client::finish(config, alpn);
@@ -88,23 +88,6 @@ impl ServerTrust {
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
         self.verifier.verify_server_cert(leaf, rest, name, &[], now).map(drop)
     }
-}
-
-/// Certificate authorities from PEM.
-///
-/// # Errors
-/// [`TlsError::Roots`].
-pub(super) fn root_store(pem: &[u8]) -> Result<RootCertStore, TlsError> {
-    let error = |reason: String| TlsError::Roots { reason };
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|cause| error(cause.to_string()))?;
-        store.add(certificate).map_err(|cause| error(cause.to_string()))?;
-    }
-    if store.is_empty() {
-        return Err(error("no certificate found".into()));
-    }
-    Ok(store)
 }
 
 /// The latest session with one server; nobody else's is kept beside it.

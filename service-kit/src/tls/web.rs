@@ -22,7 +22,10 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
-use super::{TlsError, client, server, server_trust::root_store};
+use super::{
+    TlsError, client, server,
+    web_roots::{WebRoots, root_store},
+};
 use crate::{clock::SharedClock, crypto};
 
 /// Largest certificate or key file read.
@@ -30,15 +33,6 @@ const MAX_PEM_BYTES: u64 = 1 << 20;
 
 /// How often, at most, the files are looked at for a change.
 const CHECK_INTERVAL: Duration = Duration::SECOND;
-
-/// Where a client's root certificates come from.
-#[derive(Debug, Clone)]
-pub enum WebRoots {
-    /// The operating system.
-    System,
-    /// This PEM text; the system's roots do not count then.
-    Pem(Vec<u8>),
-}
 
 /// rustls's view of our clock.
 #[derive(Debug)]

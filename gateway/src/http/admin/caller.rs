@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, FromRequestParts, Request, connect_info::Connected},
+    extract::{ConnectInfo, FromRequestParts, Request},
     middleware::{Next, from_fn},
     response::{IntoResponse as _, Response},
 };
@@ -13,10 +13,7 @@ use federation_specs::id::SpiffeId;
 use http::request::Parts;
 use tokio::{io::AsyncReadExt as _, net::UnixStream};
 
-use crate::{
-    admin_socket::AdminSocket, api::Role, audit::Actor, http::problem::AdminError, listeners::peer::PeerIdentity,
-    settings::Roles,
-};
+use crate::{api::Role, audit::Actor, http::problem::AdminError, listeners::peer::PeerIdentity, settings::Roles};
 
 /// Where login names are looked up.
 const PASSWD: &str = "/etc/passwd";
@@ -125,12 +122,6 @@ impl<S: Sync> FromRequestParts<S> for Caller {
             Some(ConnectInfo(caller)) => Ok(caller.clone()),
             None => Err(AdminError::RoleNeeded { caller: "the caller".to_owned(), has: None, needed: Role::Viewer }),
         }
-    }
-}
-
-impl Connected<axum::serve::IncomingStream<'_, AdminSocket>> for Caller {
-    fn connect_info(stream: axum::serve::IncomingStream<'_, AdminSocket>) -> Self {
-        stream.remote_addr().clone()
     }
 }
 

@@ -24,7 +24,11 @@ use crate::{
         },
     },
     http::problem::{AdminError, Kind as ProblemKind},
-    managed::{self, Kind, ManagedError, Ownership, Precondition},
+    managed::{
+        definition,
+        error::ManagedError,
+        plan::{Change, Kind, Ownership, Plan, Precondition, check_set},
+    },
     settings::{MAX_BOOTSTRAP_BUNDLE_BYTES, MAX_CA_PEM_BYTES},
 };
 
@@ -167,8 +171,8 @@ async fn as_seen(
     if same { Ok(Some(Precondition::Version(version))) } else { Err(AdminError::Changed) }
 }
 
-impl From<&managed::Change> for ResourceChange {
-    fn from(change: &managed::Change) -> Self {
+impl From<&Change> for ResourceChange {
+    fn from(change: &Change) -> Self {
         let fields = change.fields.iter().map(|(field, before, after)| FieldChange {
             field: field.clone(),
             before: before.clone(),
@@ -188,7 +192,7 @@ impl From<&managed::Change> for ResourceChange {
 }
 
 /// The answer about one relationship.
-fn changed(admin: &Admin, plan: &managed::Plan, partner: TrustDomain) -> Result<Tagged<ManagedChange>, AdminError> {
+fn changed(admin: &Admin, plan: &Plan, partner: TrustDomain) -> Result<Tagged<ManagedChange>, AdminError> {
     let tag = admin.manager.get(&partner).as_ref().map(Tag::of_relationship);
     let change = plan.changes.first().ok_or(ManagedError::Unknown(partner))?;
     let managed = Managed { set: change.set.clone(), version: change.version };
@@ -201,7 +205,7 @@ async fn definition(
     Named(partner): Named,
 ) -> Result<Tagged<ManagedDefinition>, AdminError> {
     let stored = admin.managed.definition(&partner).await?;
-    let definition = managed::read(&stored.definition).map_err(ManagedError::Defect)?;
+    let definition = definition::read(&stored.definition).map_err(ManagedError::Defect)?;
     let managed = Managed { set: stored.set, version: stored.version };
     let answer = ManagedDefinition { definition, managed, changed_at: stored.changed_at };
     Ok(Tagged(Tag::of_version(stored.version), answer))
@@ -228,7 +232,7 @@ async fn apply(
     Input(request): Input<ApplyRequest>,
 ) -> Result<axum::Json<ApplyResult>, AdminError> {
     let ApplyRequest { set, relationships, dry_run, prune, confirmed, take_over, why } = request;
-    managed::check_set(&set)?;
+    check_set(&set)?;
     let why = match reason(&why)? {
         "" => format!("applied with set {set}"),
         why => why.to_owned(),

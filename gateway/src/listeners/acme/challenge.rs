@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use instant_acme::{ChallengeType, KeyAuthorization};
+use instant_acme::KeyAuthorization;
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, KeyPair};
 use rustls::{
     ServerConfig,
@@ -18,46 +18,10 @@ use service_kit::{
     tls::{TlsError, resolver_server_config},
 };
 
-use super::error::AcmeError;
-use crate::settings::ChallengeSettings;
+use super::{challenge_kind::ChallengeKind, error::AcmeError};
 
 /// The ALPN protocol of TLS-ALPN-01 (RFC 8737 section 6.2).
 pub(crate) const ALPN_ACME: &[u8] = b"acme-tls/1";
-
-pub(super) const TLS_ALPN_01: &str = "TLS-ALPN-01";
-pub(super) const HTTP_01: &str = "HTTP-01";
-
-/// How names are proven.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// By a certificate in a handshake.
-    TlsAlpn01,
-    /// By a document.
-    Http01,
-}
-
-impl Kind {
-    pub(super) fn of(settings: &ChallengeSettings) -> Self {
-        match settings {
-            ChallengeSettings::TlsAlpn01 => Self::TlsAlpn01,
-            ChallengeSettings::Http01(_) => Self::Http01,
-        }
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::TlsAlpn01 => TLS_ALPN_01,
-            Self::Http01 => HTTP_01,
-        }
-    }
-
-    pub(super) fn acme(self) -> ChallengeType {
-        match self {
-            Self::TlsAlpn01 => ChallengeType::TlsAlpn01,
-            Self::Http01 => ChallengeType::Http01,
-        }
-    }
-}
 
 /// The challenges that are open now. Never holds more than one order has names.
 #[derive(Default)]
@@ -82,7 +46,7 @@ impl fmt::Debug for Challenges {
 /// One open challenge; answered until dropped.
 pub(super) struct Answered {
     challenges: Arc<Challenges>,
-    kind: Kind,
+    kind: ChallengeKind,
     key: String,
 }
 
@@ -90,8 +54,8 @@ impl Drop for Answered {
     fn drop(&mut self) {
         let mut open = self.challenges.open();
         match self.kind {
-            Kind::TlsAlpn01 => drop(open.certificates.remove(&self.key)),
-            Kind::Http01 => drop(open.documents.remove(&self.key)),
+            ChallengeKind::TlsAlpn01 => drop(open.certificates.remove(&self.key)),
+            ChallengeKind::Http01 => drop(open.documents.remove(&self.key)),
         }
     }
 }
@@ -104,18 +68,18 @@ impl Challenges {
     /// Begins to answer the challenge of `name`.
     pub(super) fn answer(
         self: &Arc<Self>,
-        kind: Kind,
+        kind: ChallengeKind,
         name: &str,
         token: &str,
         authorization: &KeyAuthorization,
     ) -> Result<Answered, AcmeError> {
         let key = match kind {
-            Kind::TlsAlpn01 => {
+            ChallengeKind::TlsAlpn01 => {
                 let certified = certificate(name, authorization.digest().as_ref())?;
                 self.open().certificates.insert(name.to_owned(), Arc::new(certified));
                 name.to_owned()
             }
-            Kind::Http01 => {
+            ChallengeKind::Http01 => {
                 self.open().documents.insert(token.to_owned(), authorization.as_str().to_owned());
                 token.to_owned()
             }
@@ -191,7 +155,8 @@ mod tests {
     fn a_challenge_is_answered_until_its_end() {
         let challenges = Arc::new(Challenges::default());
         challenges.open().documents.insert("token".into(), "document".into());
-        let answered = Answered { challenges: Arc::clone(&challenges), kind: Kind::Http01, key: "token".into() };
+        let answered =
+            Answered { challenges: Arc::clone(&challenges), kind: ChallengeKind::Http01, key: "token".into() };
         assert_eq!(challenges.document("token").as_deref(), Some("document"));
         assert_eq!(challenges.document("other"), None);
         drop(answered);

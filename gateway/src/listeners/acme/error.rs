@@ -183,7 +183,7 @@ impl From<&Problem> for AcmeError {
 
 /// The failure of one name's challenge.
 pub(super) fn unproven(name: &str, challenge: &'static str, problem: &Problem) -> AcmeError {
-    let tls = challenge == super::challenge::TLS_ALPN_01;
+    let tls = challenge == super::challenge_kind::TLS_ALPN_01;
     let remedy = match kind(problem) {
         "caa" => return AcmeError::Caa(detail(problem)),
         "rateLimited" => return AcmeError::RateLimited(detail(problem)),

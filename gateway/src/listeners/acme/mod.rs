@@ -5,6 +5,7 @@
 mod account;
 mod certificate;
 pub(crate) mod challenge;
+mod challenge_kind;
 mod directory;
 mod error;
 mod http_01;
@@ -23,7 +24,8 @@ pub use self::error::AcmeError;
 pub(crate) use self::http_01::Http01Listener;
 use self::{
     certificate::{CertificateCell, Issued},
-    challenge::{Challenges, Kind},
+    challenge::Challenges,
+    challenge_kind::ChallengeKind,
     directory::Directory,
     order::Request,
     schedule::Retry,
@@ -267,7 +269,7 @@ impl Acme {
             account: &account,
             directory: &self.directory,
             names: &self.settings.domain_names,
-            kind: Kind::of(&self.settings.challenge),
+            kind: ChallengeKind::of(&self.settings.challenge),
             challenges: &self.challenges,
             replaces,
             clock: &self.clock,

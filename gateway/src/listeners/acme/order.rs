@@ -14,7 +14,8 @@ use service_kit::{
 
 use super::{
     certificate::{Issued, MAX_CHAIN},
-    challenge::{Challenges, Kind},
+    challenge::Challenges,
+    challenge_kind::ChallengeKind,
     directory::Directory,
     error::{AcmeError, shown, unproven},
 };
@@ -28,7 +29,7 @@ pub(super) struct Request<'a> {
     pub(super) account: &'a Account,
     pub(super) directory: &'a Directory,
     pub(super) names: &'a [String],
-    pub(super) kind: Kind,
+    pub(super) kind: ChallengeKind,
     pub(super) challenges: &'a Arc<Challenges>,
     /// The certificate that goes (RFC 9773 section 5).
     pub(super) replaces: Option<CertificateIdentifier<'static>>,

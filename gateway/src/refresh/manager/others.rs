@@ -13,7 +13,7 @@ use crate::{
     api::RefreshRequest,
     audit::Actor,
     refresh::{decision_error::DecisionError, requests::Request},
-    replicas::Leases,
+    replicas::leases::Leases,
     store::{StoreError, deliveries::DeliveryState, relationships::RefreshState},
 };
 

@@ -5,7 +5,11 @@ use serde_json::json;
 use super::*;
 use crate::{
     config::Config,
-    managed::{Kind, ManagedError, Ownership, Plan, Precondition, Request, Wanted},
+    managed::{
+        definition::Wanted,
+        error::ManagedError,
+        plan::{Kind, Ownership, Plan, Precondition, Request},
+    },
     settings::{RelationshipRules, Settings},
     store::audit::AuditQuery,
 };

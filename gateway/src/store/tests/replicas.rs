@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
-    replicas::{LEASE, SHARDS, shard_of},
+    replicas::{
+        leases::LEASE,
+        shards::{SHARDS, shard_of},
+    },
     store::changes::ChangeKind,
 };
 
