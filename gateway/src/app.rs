@@ -127,7 +127,8 @@ impl Gateway {
         tasks.spawn("datastore check", check(store.clone(), datastore, Arc::clone(&clock), shutdown.clone()));
 
         // First of all, so that nothing of what follows goes untold.
-        let webhooks = Webhooks::load(&settings.webhooks, &store, &clock, &metrics).await?;
+        let fetching = Arc::new(Clients::new(&settings.network, Arc::clone(&clock)));
+        let webhooks = Webhooks::load(&settings.webhooks, &fetching, &store, &clock, &metrics).await?;
 
         let served = Arc::new(ServedDomains::new(&settings.trust_domains, clock.now()));
         let partners = Arc::new(PartnerBundles::new(store.partner_bundles().await?));
@@ -135,7 +136,6 @@ impl Gateway {
             serving::restore(domain, &store).await?;
         }
 
-        let fetching = Arc::new(Clients::new(&settings.network, Arc::clone(&clock)));
         let mut parts =
             Parts { fetching, settings, clock, shutdown, store, served, partners, readiness, metrics, tasks };
         let mut identities = serving::Identities::new();

@@ -16,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use rustls::ClientConfig;
@@ -40,6 +40,9 @@ pub const MAX_REDIRECTS: usize = 5;
 
 /// Longest URL asked for or redirected to.
 pub const MAX_URL_BYTES: usize = 2048;
+
+/// What servers are told who asks.
+const USER_AGENT: &str = concat!("entente/", env!("CARGO_PKG_VERSION"));
 
 /// Longest ETag kept.
 pub const MAX_ETAG_BYTES: usize = 512;
@@ -159,7 +162,7 @@ impl Fetcher {
     async fn ask(&self, url: Url, etag: Option<&str>, limits: FetchLimits) -> Result<Answer, FetchError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("entente/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         if let Some(value) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
             headers.insert(header::IF_NONE_MATCH, value);
         }
@@ -193,7 +196,7 @@ impl Fetcher {
         let now = self.network.clock().now();
         if let Some(mut connection) = kept.filter(|kept| kept.serves(url, &self.trust, now)) {
             // The server may have closed it in this moment; a GET may be repeated.
-            match connection.get(url, headers.clone()).await {
+            match connection.send((url, url), Method::GET, headers.clone(), Bytes::new()).await {
                 Ok(response) => return Ok((connection, response)),
                 Err(error) => tracing::debug!(%url, %error, "connection kept is of no use any more"),
             }
@@ -206,7 +209,7 @@ impl Fetcher {
             deadline: limits.deadline,
         };
         let mut connection = maker.connect(url).await?;
-        let response = connection.get(url, headers).await?;
+        let response = connection.send((url, url), Method::GET, headers, Bytes::new()).await?;
         Ok((connection, response))
     }
 }

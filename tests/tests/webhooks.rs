@@ -20,7 +20,10 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 async fn domain(receiver: &Receiver) -> Result<Domain> {
     let mut plan = Plan::new("cloud.example")?;
     fs::write(plan.file("webhook.secret"), SECRET)?;
-    let webhook = json!({"name": "pager", "url": receiver.url(), "secret_file": plan.file("webhook.secret")});
+    let webhook = json!({
+        "name": "pager", "url": receiver.url(), "secret_file": plan.file("webhook.secret"),
+        "allow_addresses": ["127.0.0.1"],
+    });
     plan = plan.gateway("webhooks", json!([webhook]));
     plan.relationship(json!({
         "trust_domain": "onprem.example", "url": "https://127.0.0.1:9/", "profile": "https_web",

@@ -27,6 +27,10 @@ pub struct Webhook {
     /// PEM file of the certificate authorities that replace the system's for this receiver.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Networks (`10.0.0.0/8`, `fd00::/8`) or addresses that are not public and may be posted to all the same. Without
+    /// them nothing is sent to private, loopback, link-local and other special addresses.
+    #[serde(default)]
+    pub allow_addresses: Vec<String>,
 }
 
 fn default_timeout() -> HumanDuration {

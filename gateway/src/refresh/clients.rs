@@ -1,5 +1,5 @@
 //! HTTPS clients towards bundle endpoints: one for each relationship and version of what its endpoint is verified with,
-//! so that neither a connection nor a TLS session outlives the trust it began with.
+//! so that neither a connection nor a TLS session outlives the trust it began with. Notifications go the same way out.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use federation_specs::{
 use ipnet::IpNet;
 use service_kit::{
     clock::SharedClock,
-    fetch::{AddressGuard, FetchError, Fetcher, Network},
+    fetch::{AddressGuard, FetchError, Fetcher, Network, Poster},
     tls::{BundleCell, PeerPolicy, ServerTrust, TlsError, WebRoots},
 };
 use time::OffsetDateTime;
@@ -133,6 +133,20 @@ impl Clients {
             Some(current) => Ok(&current.2),
             None => Err(ClientError::Tls(TlsError::Roots { reason: "they are gone".to_owned() })),
         }
+    }
+
+    /// A client that posts to servers with a certificate of the web under `roots`, at public addresses and those
+    /// `allowed`. What partners may have besides is not for it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn poster(&self, roots: &WebRoots, allowed: &[IpNet], deadline: Duration) -> Result<Poster, ClientError> {
+        let trust = match roots {
+            WebRoots::System => self.system()?.1,
+            WebRoots::Pem(_) => ServerTrust::web(roots, Arc::clone(&self.clock))?,
+        };
+        let guard = AddressGuard::new(allowed.iter().copied());
+        Ok(Poster::new(self.network.clone(), trust, guard, deadline)?)
     }
 
     /// The system's authorities, which are many and change seldom: read once an hour.

@@ -114,6 +114,11 @@ fn each_wrong_value_names_its_key_and_a_remedy() {
             "webhooks: [&w { name: a, url: 'https://h/', secret_file: s }, *w]\ndata_dir:",
             "webhooks[1].name: `a` is listed twice",
         ),
+        (
+            "data_dir:",
+            "webhooks: [{ name: a, url: 'https://h/', secret_file: s, allow_addresses: [intern] }]\ndata_dir:",
+            "webhooks[0].allow_addresses[0]: `intern` is no network",
+        ),
         ("data_dir:", "webhook_thresholds: { consecutive_failures: 0 }\ndata_dir:", "must be at least 1"),
         ("data_dir:", "limits: { max_connections: 0 }\ndata_dir:", "nobody would be served"),
         ("data_dir:", "limits: { header_timeout: 1ms }\ndata_dir:", "limits.header_timeout"),

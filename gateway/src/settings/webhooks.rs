@@ -2,13 +2,14 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
 use service_kit::{config::HumanDuration, fetch::check_post_url};
 use url::Url;
 
 use super::{
     MIN_INTERVAL,
     error::{SettingsError, error},
-    values::{at_least, non_empty},
+    values::{at_least, networks, non_empty},
 };
 use crate::{
     config::{self, Config},
@@ -39,6 +40,8 @@ pub struct WebhookSettings {
     pub timeout: Duration,
     /// PEM authorities instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// Networks that are not public and may be posted to all the same.
+    pub allow_addresses: Vec<IpNet>,
 }
 
 /// From when on something is worth telling.
@@ -102,6 +105,7 @@ fn webhook(key: &str, item: &config::Webhook) -> Result<WebhookSettings, Setting
         events,
         timeout,
         ca_file: item.ca_file.as_ref().map(|path| non_empty(&format!("{key}.ca_file"), path)).transpose()?,
+        allow_addresses: networks(&format!("{key}.allow_addresses"), &item.allow_addresses)?,
     })
 }
 

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     api::webhooks::{Webhook, WebhookHealth},
     metrics::GatewayMetrics,
+    refresh::clients::Clients,
     settings::WebhookSettings,
     store::{
         Store, StoreError,
@@ -54,12 +55,13 @@ impl Lane {
     /// The webhook of `settings`, going on from `state`.
     pub fn new(
         settings: WebhookSettings,
+        clients: Arc<Clients>,
         state: WebhookState,
         store: Store,
         clock: SharedClock,
         metrics: GatewayMetrics,
     ) -> Self {
-        let sender = Sender::new(settings, Arc::clone(&clock));
+        let sender = Sender::new(settings, clients, Arc::clone(&clock));
         let status = Mutex::new(Status { state, ..Status::default() });
         Self { sender, store, clock, metrics, status }
     }

@@ -26,6 +26,7 @@ use self::{
 };
 use crate::{
     metrics::GatewayMetrics,
+    refresh::clients::Clients,
     settings::WebhookSettings,
     store::{Store, StoreError, webhooks::OutboxLimits},
 };
@@ -56,13 +57,14 @@ pub struct Webhooks {
 }
 
 impl Webhooks {
-    /// The webhooks of the configuration, going on from what the store knows. From now on the store keeps messages for
-    /// them.
+    /// The webhooks of the configuration, reached the way `clients` go, going on from what the store knows. From now on
+    /// the store keeps messages for them.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn load(
         settings: &[WebhookSettings],
+        clients: &Arc<Clients>,
         store: &Store,
         clock: &SharedClock,
         metrics: &GatewayMetrics,
@@ -72,7 +74,8 @@ impl Webhooks {
         let mut states = store.webhooks().await?;
         let lane = |webhook: &WebhookSettings| {
             let state = states.remove(&webhook.name).unwrap_or_default();
-            Arc::new(Lane::new(webhook.clone(), state, store.clone(), Arc::clone(clock), metrics.clone()))
+            let (clients, clock) = (Arc::clone(clients), Arc::clone(clock));
+            Arc::new(Lane::new(webhook.clone(), clients, state, store.clone(), clock, metrics.clone()))
         };
         let head = channel::Sender::new(store.webhook_head().await?);
         Ok(Self { lanes: settings.iter().map(lane).collect(), head: Arc::new(head) })

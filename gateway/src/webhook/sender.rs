@@ -1,13 +1,13 @@
 //! One attempt to deliver one message.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use service_kit::{
     clock::SharedClock,
-    fetch::{FetchError, PostAnswer, Poster},
-    tls::{TlsError, WebRoots, web_client_config},
+    fetch::{AddressKind, FetchError, PostAnswer, Poster},
+    tls::WebRoots,
 };
 use tokio::{io::AsyncReadExt as _, sync::Mutex};
 
@@ -15,7 +15,10 @@ use super::{
     event::Message,
     signature::{SecretError, Secrets},
 };
-use crate::settings::WebhookSettings;
+use crate::{
+    refresh::clients::{ClientError, Clients},
+    settings::WebhookSettings,
+};
 
 /// Largest file of certificate authorities.
 const MAX_CA_FILE_BYTES: u64 = 1024 * 1024;
@@ -36,11 +39,24 @@ pub enum SendError {
         reason: String,
     },
     /// The file of certificate authorities cannot be used.
-    #[error("cannot set up TLS: {0}; check ca_file")]
-    Tls(#[from] TlsError),
+    #[error("{0}; check ca_file")]
+    Client(#[from] ClientError),
+    /// The receiver is where nothing is sent.
+    #[error(
+        "{url} leads to {address}, {kind} address, to which nothing is sent unless it is allowed; if the receiver is \
+         meant to be there, add {address} or its network to allow_addresses of the webhook"
+    )]
+    Address {
+        /// Scheme, host and port of the URL.
+        url: String,
+        /// The address.
+        address: IpAddr,
+        /// What is special about it.
+        kind: AddressKind,
+    },
     /// The receiver could not be asked.
     #[error(transparent)]
-    Exchange(#[from] FetchError),
+    Exchange(FetchError),
     /// The receiver wants no messages any more.
     #[error("the receiver answered 410 Gone: it wants no messages any more; remove it, or restart to try again")]
     Gone,
@@ -63,6 +79,15 @@ fn quoted(beginning: &str) -> String {
     if beginning.is_empty() { String::new() } else { format!(": {beginning:?}") }
 }
 
+impl From<FetchError> for SendError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Address { url, address, kind } => Self::Address { url, address, kind },
+            error => Self::Exchange(error),
+        }
+    }
+}
+
 impl SendError {
     /// How long the receiver asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
@@ -77,6 +102,7 @@ impl SendError {
 #[derive(Debug)]
 pub struct Sender {
     settings: WebhookSettings,
+    clients: Arc<Clients>,
     clock: SharedClock,
     /// Made when first needed, and anew after a failure, because a file may have been replaced.
     client: Mutex<Option<Poster>>,
@@ -84,8 +110,8 @@ pub struct Sender {
 
 impl Sender {
     /// The way to the receiver of `settings`.
-    pub fn new(settings: WebhookSettings, clock: SharedClock) -> Self {
-        Self { settings, clock, client: Mutex::new(None) }
+    pub fn new(settings: WebhookSettings, clients: Arc<Clients>, clock: SharedClock) -> Self {
+        Self { settings, clients, clock, client: Mutex::new(None) }
     }
 
     /// What it was made of.
@@ -123,8 +149,7 @@ impl Sender {
             None => WebRoots::System,
             Some(path) => WebRoots::Pem(read_pem(path).await?),
         };
-        let tls = web_client_config(&roots, Arc::clone(&self.clock), &[])?;
-        Ok(Poster::new(&tls, self.settings.timeout, Arc::clone(&self.clock))?)
+        Ok(self.clients.poster(&roots, &self.settings.allow_addresses, self.settings.timeout)?)
     }
 }
 

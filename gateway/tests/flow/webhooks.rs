@@ -182,6 +182,45 @@ async fn each_misbehaviour_has_its_own_words_and_costs_nobody_else() {
 }
 
 #[tokio::test]
+async fn nothing_is_sent_to_special_addresses_unless_they_are_allowed() {
+    let mut setup = Setup::new().await;
+    let receiver = Receiver::start(&setup, Answer::Status(200)).await;
+    let named = receiver.url().replace("127.0.0.1", "localhost");
+    for (index, name) in ["written", "looked-up"].into_iter().enumerate() {
+        receiver.configure(&mut setup, name, &["relationship.*"]);
+        let webhook = setup.config["webhooks"][index].as_object_mut().unwrap();
+        webhook.remove("allow_addresses");
+        if name == "looked-up" {
+            webhook["url"] = named.clone().into();
+        }
+    }
+    // What partners may have says nothing about receivers.
+    assert_eq!(setup.config["refresh"]["allow_addresses"], json!(["127.0.0.0/8"]));
+    partner(&mut setup).await;
+    let gateway = setup.start().await;
+    for name in ["written", "looked-up"] {
+        eventually("the refusal to show", || async { webhook(&gateway, name).await.last_error.is_some() }).await;
+        let refused = webhook(&gateway, name).await;
+        assert_eq!((refused.health, refused.waiting), (WebhookHealth::Failing, 1));
+        let error = refused.last_error.unwrap();
+        assert!(error.contains(" leads to 127.0.0.1, a loopback address, to which nothing is sent"), "{error}");
+        assert!(error.ends_with("add 127.0.0.1 or its network to allow_addresses of the webhook"), "{error}");
+        assert!(!error.contains("secret-path"), "{error}");
+    }
+    let tried: WebhookTest = gateway.admin.post("/v1/webhooks/written/test", &json!({})).await.unwrap();
+    assert!(!tried.delivered && tried.error.unwrap().contains("a loopback address"));
+    assert!(receiver.received().is_empty());
+    gateway.stop().await;
+
+    setup.config["webhooks"].as_array_mut().unwrap().truncate(1);
+    setup.config["webhooks"][0]["allow_addresses"] = json!(["127.0.0.1"]);
+    let gateway = setup.start().await;
+    told(&receiver, "relationship.added").await;
+    assert_eq!(webhook(&gateway, "written").await.health, WebhookHealth::Healthy);
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_receiver_that_is_gone_is_asked_again_after_a_restart() {
     let mut setup = Setup::new().await;
     let receiver = Receiver::start(&setup, Answer::Status(410)).await;

@@ -1,5 +1,5 @@
 //! One connection to a server: made to an address that was checked, verified each time it is used, speaking HTTP/1.1 or
-//! HTTP/2.
+//! HTTP/2. Over TLS, unless the URL says `http`; which URLs may is the callers' business.
 
 use std::{
     io,
@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use http::{Request, Response, header};
-use http_body_util::Empty;
+use http::{HeaderMap, Method, Request, Response, header};
+use http_body_util::Full;
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -22,8 +22,12 @@ use rustls::{
     pki_types::{CertificateDer, ServerName},
 };
 use time::OffsetDateTime;
-use tokio::{net::TcpStream, task::JoinHandle};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use super::{
@@ -64,16 +68,16 @@ pub(super) struct Maker<'a> {
 /// An open connection.
 pub(super) struct Connection {
     origin: url::Origin,
-    name: ServerName<'static>,
-    presented: Vec<CertificateDer<'static>>,
+    /// Who the server is and what it presented; nobody without TLS.
+    peer: Option<(ServerName<'static>, Vec<CertificateDer<'static>>)>,
     made_at: OffsetDateTime,
     sender: Sender,
     driver: Driver,
 }
 
 enum Sender {
-    Http1(http1::SendRequest<Empty<Bytes>>),
-    Http2(http2::SendRequest<Empty<Bytes>>),
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 /// The task that moves the bytes; it ends with the connection.
@@ -97,6 +101,11 @@ impl Maker<'_> {
                 self.reach(&addresses, port).await.map_err(failed)?
             }
         };
+        let made_at = self.network.clock().now();
+        if url.scheme() == "http" {
+            let (sender, driver) = speak(stream, false).await.map_err(|error| classify(url, Stage::Http, &error))?;
+            return Ok(Connection { origin: url.origin(), peer: None, made_at, sender, driver });
+        }
         let name = match &host {
             Host::Domain(name) => ServerName::try_from((*name).to_owned())
                 .map_err(|_| FetchError::Url { url: url.to_string(), reason: "its host is no host name" })?,
@@ -111,9 +120,9 @@ impl Maker<'_> {
         if session.handshake_kind() == Some(HandshakeKind::Resumed) {
             self.trust.check(&presented, &name).map_err(|error| classify(url, Stage::Handshake, &error))?;
         }
-        let (sender, driver) = speak(stream).await.map_err(|error| classify(url, Stage::Http, &error))?;
-        let made_at = self.network.clock().now();
-        Ok(Connection { origin: url.origin(), name, presented, made_at, sender, driver })
+        let http2 = session.alpn_protocol() == Some(tls::ALPN_H2);
+        let (sender, driver) = speak(stream, http2).await.map_err(|error| classify(url, Stage::Http, &error))?;
+        Ok(Connection { origin: url.origin(), peer: Some((name, presented)), made_at, sender, driver })
     }
 
     /// The addresses of `host` that may be asked.
@@ -215,8 +224,10 @@ fn place(url: &Url) -> Result<(Host<&str>, u16), FetchError> {
     place.ok_or_else(|| FetchError::Url { url: url.to_string(), reason: "it names no host" })
 }
 
-async fn speak(stream: TlsStream<TcpStream>) -> Result<(Sender, Driver), hyper::Error> {
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2);
+async fn speak<S>(stream: S, http2: bool) -> Result<(Sender, Driver), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let stream = TokioIo::new(stream);
     if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -236,7 +247,7 @@ impl Connection {
         self.origin == url.origin()
             && (self.made_at..self.made_at + MAX_AGE).contains(&now)
             && !self.is_closed()
-            && trust.check(&self.presented, &self.name).is_ok()
+            && self.peer.as_ref().is_none_or(|(name, presented)| trust.check(presented, name).is_ok())
     }
 
     fn is_closed(&self) -> bool {
@@ -246,9 +257,15 @@ impl Connection {
         }
     }
 
-    /// Sends one GET.
-    pub(super) async fn get(&mut self, url: &Url, headers: http::HeaderMap) -> Result<Response<Incoming>, FetchError> {
-        let unusable = |_| FetchError::Url { url: url.to_string(), reason: "it cannot be asked for" };
+    /// Sends one request to `url`; errors name it as `shown`.
+    pub(super) async fn send(
+        &mut self,
+        (url, shown): (&Url, &Url),
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, FetchError> {
+        let unusable = |reason| FetchError::Url { url: shown.to_string(), reason };
         let target = match &self.sender {
             Sender::Http1(_) => match url.query() {
                 Some(query) => format!("{}?{query}", url.path()),
@@ -256,14 +273,12 @@ impl Connection {
             },
             Sender::Http2(_) => url.as_str().split('#').next().unwrap_or_default().to_owned(),
         };
-        let mut request = Request::get(target).body(Empty::new()).map_err(unusable)?;
+        let request = Request::builder().method(method).uri(target).body(Full::new(body));
+        let mut request = request.map_err(|_| unusable("it cannot be asked for"))?;
         *request.headers_mut() = headers;
         let answer = match &mut self.sender {
             Sender::Http1(sender) => {
-                let host = url
-                    .authority()
-                    .parse()
-                    .map_err(|_| FetchError::Url { url: url.to_string(), reason: "its host cannot be asked for" })?;
+                let host = url.authority().parse().map_err(|_| unusable("its host cannot be asked for"))?;
                 request.headers_mut().insert(header::HOST, host);
                 match sender.ready().await {
                     Ok(()) => sender.send_request(request).await,
@@ -279,10 +294,10 @@ impl Connection {
             Ok(answer) => Ok(answer),
             // Why is known to the task alone.
             Err(error) if error.is_closed() || error.is_canceled() => match (&mut self.driver.0).await {
-                Ok(Err(cause)) => Err(classify(url, Stage::Http, &cause)),
-                _ => Err(classify(url, Stage::Http, &error)),
+                Ok(Err(cause)) => Err(classify(shown, Stage::Http, &cause)),
+                _ => Err(classify(shown, Stage::Http, &error)),
             },
-            Err(error) => Err(classify(url, Stage::Http, &error)),
+            Err(error) => Err(classify(shown, Stage::Http, &error)),
         }
     }
 }

@@ -19,10 +19,10 @@ use crate::{
 };
 
 const LIMITS: FetchLimits = FetchLimits { deadline: Duration::from_secs(5), max_body_bytes: 1000 };
-const ENDPOINT: &str = "spiffe://example.org/gateway";
+pub(super) const ENDPOINT: &str = "spiffe://example.org/gateway";
 
 /// Answers each connection with the bytes the handler makes from the request, then closes it.
-async fn server(config: Arc<ServerConfig>, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Url {
+pub(super) async fn server(config: Arc<ServerConfig>, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Url {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = Url::parse(&format!("https://{}", listener.local_addr().unwrap())).unwrap();
     let answer = Arc::new(answer);
@@ -41,6 +41,12 @@ async fn server(config: Arc<ServerConfig>, answer: impl Fn(&str) -> Vec<u8> + Se
                     }
                     request.extend_from_slice(&buffer[..count]);
                 }
+                let head = String::from_utf8_lossy(&request).to_ascii_lowercase();
+                let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+                let end = head.find("\r\n\r\n").unwrap() + 4 + length.map_or(0, |length| length.parse().unwrap());
+                while request.len() < end {
+                    request.push(stream.read_u8().await.unwrap());
+                }
                 let answer = answer(&String::from_utf8(request).unwrap());
                 if answer.is_empty() {
                     std::future::pending::<()>().await;
@@ -53,7 +59,7 @@ async fn server(config: Arc<ServerConfig>, answer: impl Fn(&str) -> Vec<u8> + Se
     url
 }
 
-fn spiffe_server(ca: &TestCa) -> Arc<ServerConfig> {
+pub(super) fn spiffe_server(ca: &TestCa) -> Arc<ServerConfig> {
     let svid = Arc::new(SvidCell::holding(ca.svid(ENDPOINT)));
     tls::server_config(svid, &ClientAuth::None, &SystemClock::shared(), &[tls::ALPN_HTTP11]).unwrap()
 }
@@ -68,7 +74,7 @@ fn spiffe_fetcher(ca: &TestCa, expected: &str) -> Fetcher {
     fetcher(ServerTrust::spiffe(bundles, policy, SystemClock::shared()))
 }
 
-fn ok(headers: &str, body: &str) -> Vec<u8> {
+pub(super) fn ok(headers: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len()).into_bytes()
 }
 
@@ -286,7 +292,7 @@ async fn an_svid_of_a_domain_nobody_asked_for_is_named() {
 }
 
 /// A proxy that asks for a login and connects to `target`, whatever host is asked for; what it was asked.
-async fn proxy(target: std::net::SocketAddr) -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {
+pub(super) async fn proxy(target: std::net::SocketAddr) -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let asked = Arc::new(Mutex::new(Vec::new()));

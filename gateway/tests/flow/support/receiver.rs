@@ -118,7 +118,7 @@ impl Receiver {
         std::fs::write(setup.file("web-ca.pem"), setup.web.ca_pem()).unwrap();
         let webhook = json!({
             "name": name, "url": self.url(), "secret_file": secret_file, "events": events, "timeout": "1s",
-            "ca_file": setup.file("web-ca.pem"),
+            "ca_file": setup.file("web-ca.pem"), "allow_addresses": ["127.0.0.1"],
         });
         let webhooks = setup.config.as_object_mut().unwrap().entry("webhooks").or_insert_with(|| json!([]));
         webhooks.as_array_mut().unwrap().push(webhook);
