@@ -59,6 +59,15 @@ pub struct Relationship {
     /// SPIFFE ID of the endpoint (`https_spiffe` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint_spiffe_id: Option<String>,
+    /// Certificate authorities that replace the system's (`https_web` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<Document>,
+    /// The bundle of the endpoint's trust domain to start with (`https_spiffe` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap_bundle: Option<Document>,
+    /// Networks that are not public and may be asked, besides those of `refresh.allow_addresses`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_addresses: Vec<String>,
     /// Who defined the relationship.
     pub origin: Origin,
     /// Set and version, if it is managed over this API.
@@ -205,6 +214,17 @@ impl Profile {
             Self::HttpsSpiffe => "https_spiffe",
         }
     }
+}
+
+/// A document a relationship was given with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Document {
+    /// The file of the gateway it is read from each time it is needed.
+    File(String),
+    /// SHA-256 of one that was given itself, lowercase hex: of the text of authorities; of the keys of a bundle, as
+    /// `content_digest` elsewhere.
+    Digest(String),
 }
 
 /// Where a relationship comes from.

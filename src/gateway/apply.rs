@@ -5,9 +5,8 @@ use gateway::api::managed::{ApplyRequest, ApplyResult, ChangeKind, DEFAULT_SET, 
 use serde_json::Value;
 
 use super::address::GatewayAddress;
-use super::relationship::one_line;
 use super::resources;
-use super::table::{NOTHING, coloured};
+use super::table::{NOTHING, coloured, one_line};
 use crate::failure::Failure;
 use crate::output::{self, Format, OutputArguments};
 

@@ -6,8 +6,7 @@ use gateway::api::audit::{AuditEntry, AuditPage, AuditReport, Verifier, read_exp
 
 use super::address::GatewayAddress;
 use super::pages;
-use super::relationship::one_line;
-use super::table::{NOTHING, cell, short, table, time};
+use super::table::{NOTHING, cell, one_line, short, table, time};
 use crate::failure::{Failure, io_reason};
 use crate::identifiers;
 use crate::notation::{counted, quote};

@@ -5,8 +5,7 @@ use comfy_table::Color;
 use gateway::api::{HealthReport, SubsystemHealth};
 
 use super::address::GatewayAddress;
-use super::relationship::one_line;
-use super::table::{NOTHING, cell, coloured, table};
+use super::table::{NOTHING, cell, coloured, one_line, table};
 use crate::failure::Failure;
 use crate::output::{self, Format, OutputArguments};
 

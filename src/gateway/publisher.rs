@@ -6,8 +6,7 @@ use gateway::api::publishers::{Publisher, PublisherHealth, PublisherList};
 
 use super::address::GatewayAddress;
 use super::pages::{self, Limit};
-use super::relationship::one_line;
-use super::table::{NOTHING, cell, coloured, line, number, short, table, time};
+use super::table::{NOTHING, cell, coloured, line, number, one_line, short, table, time};
 use crate::failure::Failure;
 use crate::identifiers;
 use crate::output::{self, Format, OutputArguments};

@@ -7,8 +7,7 @@ use gateway::api::sources::{AcceptedSources, DomainSources, Source, SourceList};
 
 use super::address::GatewayAddress;
 use super::pages::{self, Limit};
-use super::relationship::one_line;
-use super::table::{NOTHING, cell, coloured, line, number, short, table, time};
+use super::table::{NOTHING, cell, coloured, line, number, one_line, short, table, time};
 use crate::failure::Failure;
 use crate::identifiers;
 use crate::output::{self, Format, OutputArguments};

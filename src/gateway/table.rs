@@ -60,6 +60,26 @@ pub(super) fn short(digest: &str) -> &str {
     digest.get(..DIGEST).unwrap_or(digest)
 }
 
+/// A time span in its two largest units: `3d4h`, `2m5s`; `-` before it if it is over; or nothing.
+pub(super) fn span(seconds: Option<i64>) -> String {
+    let Some(seconds) = seconds else { return NOTHING.to_owned() };
+    let sign = if seconds < 0 { "-" } else { "" };
+    let seconds = seconds.unsigned_abs();
+    let (large, small) = match seconds {
+        0..60 => return format!("{sign}{seconds}s"),
+        60..3_600 => ((seconds / 60, "m"), (seconds % 60, "s")),
+        3_600..86_400 => ((seconds / 3_600, "h"), (seconds % 3_600 / 60, "m")),
+        _ => ((seconds / 86_400, "d"), (seconds % 86_400 / 3_600, "h")),
+    };
+    let small = if small.0 > 0 { format!("{}{}", small.0, small.1) } else { String::new() };
+    format!("{sign}{}{}{small}", large.0, large.1)
+}
+
+/// A text from elsewhere as one line without control characters.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +101,15 @@ mod tests {
         assert_eq!(short("0123456789abcdef"), "0123456789ab");
         assert_eq!(short("01"), "01");
         assert_eq!((time(None).as_str(), number(None).as_str(), number(Some(3)).as_str()), ("-", "-", "3"));
+    }
+
+    #[test]
+    fn spans_have_their_two_largest_units() {
+        let cases =
+            [(0, "0s"), (59, "59s"), (60, "1m"), (3_599, "59m59s"), (7_200, "2h"), (90_000, "1d1h"), (-5, "-5s")];
+        for (seconds, text) in cases {
+            assert_eq!(span(Some(seconds)), text);
+        }
+        assert_eq!(span(None), "-");
     }
 }

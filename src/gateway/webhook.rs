@@ -4,8 +4,7 @@ use comfy_table::Color;
 use gateway::api::webhooks::{Webhook, WebhookHealth, WebhookList, WebhookTest};
 
 use super::address::GatewayAddress;
-use super::relationship::one_line;
-use super::table::{NOTHING, cell, table, time};
+use super::table::{NOTHING, cell, one_line, table, time};
 use crate::failure::Failure;
 use crate::notation::quote;
 use crate::output::{self, Format, OutputArguments};

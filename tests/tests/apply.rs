@@ -7,7 +7,7 @@ use entente_tests::{
     domain::{Domain, Service},
     hostile::{authority::WebAuthority, good::GoodPartners},
     plan::Plan,
-    wait,
+    ports, wait,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -21,7 +21,10 @@ struct Scene {
 
 impl Scene {
     async fn start() -> Result<Self> {
-        let plan = Plan::new("cloud.example")?;
+        Self::start_with(Plan::new("cloud.example")?).await
+    }
+
+    async fn start_with(plan: Plan) -> Result<Self> {
         let web = WebAuthority::create(&plan.file("partner-ca.pem"))?;
         let partners = GoodPartners::start(3, &web).await?;
         let mut domain = Domain::from_plan(plan);
@@ -179,11 +182,15 @@ async fn files_that_cannot_be_used_change_nothing() -> Result<()> {
     scene.domain.stop().await
 }
 
+/// A key of a definition.
+fn text(definition: &Value, key: &str) -> String {
+    definition[key].as_str().unwrap_or_default().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_relationship_is_created_changed_and_deleted() -> Result<()> {
     let scene = Scene::start().await?;
     let all = scene.definitions()?;
-    let text = |definition: &Value, key: &str| definition[key].as_str().unwrap_or_default().to_owned();
     let (web, spiffe) = (&all[0], &all[1]);
     let ca = scene.domain.file(&text(web, "ca_file")).display().to_string();
     let (name, url) = (text(web, "trust_domain"), text(web, "url"));
@@ -233,5 +240,110 @@ async fn one_relationship_is_created_changed_and_deleted() -> Result<()> {
     relationship("create", &["-trustDomain", "a.example"]).await?.refused(&["bundle endpoint URL is required"])?;
     let list = scene.domain.gateway_cli(&["audit", "list", "-subject", &name]).await?.ok()?;
     ensure!(list.contains("relationship.removed") && list.contains("contract ended"), "{list}");
+    scene.domain.stop().await
+}
+
+/// Each key of a definition with the flag that says the same.
+const FLAGS: [(&str, &str); 13] = [
+    ("trust_domain", "-trustDomain"),
+    ("local_trust_domains", "-localTrustDomain"),
+    ("url", "-bundleEndpointURL"),
+    ("failover_urls", "-failoverURL"),
+    ("allow_addresses", "-allowAddress"),
+    ("profile", "-bundleEndpointProfile"),
+    ("endpoint_spiffe_id", "-endpointSpiffeID"),
+    ("ca_file", "-caPath"),
+    ("bootstrap_bundle_file", "-trustDomainBundlePath"),
+    ("mode", "-mode"),
+    ("emptied", "-emptied"),
+    ("drift", "-drift"),
+    ("maximum_age", "-maximumAge"),
+];
+
+/// A definition as flags.
+fn as_flags(definition: &Value, folder: &Path) -> Result<Vec<String>> {
+    let mut flags = vec!["-trustDomainBundleFormat".to_owned(), "spiffe".to_owned()];
+    for (key, value) in definition.as_object().context("no definition")? {
+        let (_, flag) = FLAGS.iter().find(|(name, _)| name == key).with_context(|| format!("no flag for {key}"))?;
+        let values = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+        for value in values {
+            let text = value.as_str().context("no text")?;
+            let text = if key.ends_with("_file") { folder.join(text).display().to_string() } else { text.to_owned() };
+            flags.extend([(*flag).to_owned(), text]);
+        }
+    }
+    Ok(flags)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flags_say_whatever_files_say() -> Result<()> {
+    // Nothing on this machine is asked unless a relationship says so.
+    let refresh = json!({"min_interval": "1s", "allow_addresses": []});
+    let scene = Scene::start_with(Plan::new("cloud.example")?.gateway("refresh", refresh)).await?;
+    let verb = async |verb: &str, flags: &[String]| {
+        let arguments = ["relationship", verb].into_iter().chain(flags.iter().map(String::as_str));
+        scene.domain.gateway_cli(&arguments.collect::<Vec<_>>()).await
+    };
+    let dead = format!("https://localhost:{}/none", ports::free()?);
+    for mut definition in scene.definitions()?.into_iter().take(2) {
+        let name = definition["trust_domain"].as_str().context("no name")?.to_owned();
+        let url = definition["url"].take();
+        definition["url"] = json!(dead);
+        definition["failover_urls"] = json!([url]);
+        definition["allow_addresses"] = json!(["127.0.0.0/8", "::1"]);
+        definition["local_trust_domains"] = json!(["cloud.example"]);
+        definition["emptied"] = json!("refuse");
+        definition["drift"] = json!("show");
+        definition["mode"] = json!("auto");
+        definition["maximum_age"] = json!("26h");
+
+        scene.apply(&["-f", &scene.write("one.json", std::slice::from_ref(&definition))?]).await?.ok()?;
+        verb("delete", &[name.clone()]).await?.ok()?;
+        let flags = as_flags(&definition, &scene.domain.file("."))?;
+        verb("create", &flags).await?.ok()?;
+        let mut records = scene.by_people().await?;
+        let created = records.pop().context("no record")?;
+        ensure!(created["what"] == "relationship.added", "{created}");
+        let applied =
+            records.iter().rev().find(|record| record["what"] == "relationship.added").context("no record")?;
+        let mut applied = applied["after"].clone();
+        applied.as_object_mut().and_then(|keys| keys.remove("set")).context("no set")?;
+        assert_eq!(created["after"], applied);
+
+        // And all of it works, and is shown.
+        scene.arrives(&name).await?;
+        let show = verb("show", &[name.clone()]).await?.ok()?;
+        let url = url.as_str().context("no url")?;
+        let of_profile = match definition["profile"].as_str() {
+            Some("https_web") => "Authorities         : given, SHA-256 ".to_owned(),
+            _ => format!(
+                "Endpoint SPIFFE ID  : {}\nBootstrap bundle    : given, SHA-256 ",
+                text(&definition, "endpoint_spiffe_id")
+            ),
+        };
+        for line in [
+            format!("Bundle endpoint URL : {dead}\nFailover URL        : {url} (in use)\n"),
+            of_profile,
+            "\nAllowed addresses   : 127.0.0.0/8, ::1/128\nReceived by         : cloud.example\n".to_owned(),
+            "\nMode                : auto\nIf emptied          : refuse\nIf changed at issuer: show\n".to_owned(),
+            "\nMaximum age         : 1d2h\n".to_owned(),
+        ] {
+            ensure!(show.contains(&line), "{line}\n{show}");
+        }
+
+        // An empty value takes a setting away.
+        let without = ["-trustDomain", &name, "-failoverURL", ""].map(str::to_owned);
+        let changed = verb("update", &without).await?.ok()?;
+        ensure!(changed.contains("failover_urls: ") && !changed.contains("allow_addresses"), "{changed}");
+        verb("refresh", &[name.clone()]).await?.refused(&["cannot connect to "])?;
+        let without = ["-trustDomain", &name, "-bundleEndpointURL", url, "-allowAddress", ""].map(str::to_owned);
+        verb("update", &without).await?.ok()?;
+        verb("refresh", &[name.clone()]).await?.refused(&["a loopback address, which is not asked"])?;
+        let show = verb("show", &[name.clone()]).await?.ok()?;
+        ensure!(!show.contains("Failover URL") && !show.contains("Allowed addresses"), "{show}");
+        verb("update", &["-trustDomain", &name, "-failoverURL", "http://plain/"].map(str::to_owned))
+            .await?
+            .refused(&["failover_urls[0]", "https"])?;
+    }
     scene.domain.stop().await
 }

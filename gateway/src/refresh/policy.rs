@@ -43,6 +43,17 @@ pub enum Emptied {
     Refuse,
 }
 
+impl Emptied {
+    /// The name used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Accept => "accept",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 /// What becomes of a delivered bundle that somebody changed at the issuer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -52,6 +63,16 @@ pub enum Drift {
     Correct,
     /// It is shown and stays.
     Show,
+}
+
+impl Drift {
+    /// The name used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Correct => "correct",
+            Self::Show => "show",
+        }
+    }
 }
 
 /// The policy of one relationship.

@@ -8,8 +8,14 @@ use time::OffsetDateTime;
 use super::{Manager, Running};
 use crate::{
     api::{self, BundleKind, BundleSummary, Health},
-    partners::HeldBundle,
-    refresh::{deliver::DeliveryProgress, limits::expired, relationship::Definition},
+    partners::{HeldBundle, content_digest},
+    refresh::{
+        deliver::DeliveryProgress,
+        limits::expired,
+        relationship::{Bootstrap, Definition},
+    },
+    served::rendered::digest_hex,
+    settings::Document,
     store::relationships::RefreshState,
 };
 
@@ -114,6 +120,17 @@ impl Manager {
                 .clone()
                 .filter(|in_use| definition.failover_urls.iter().any(|url| url.to_string() == *in_use)),
             profile,
+            ca: definition.ca.as_ref().map(|ca| match ca {
+                Document::File(path) => api::Document::File(path.display().to_string()),
+                Document::Inline(pem) => api::Document::Digest(digest_hex(pem.as_bytes())),
+            }),
+            bootstrap_bundle: definition.bootstrap.as_ref().filter(|_| endpoint_spiffe_id.is_some()).map(|bootstrap| {
+                match bootstrap {
+                    Bootstrap::File(path) => api::Document::File(path.display().to_string()),
+                    Bootstrap::Bundle(bundle) => api::Document::Digest(content_digest(bundle)),
+                }
+            }),
+            allow_addresses: definition.allow_addresses.iter().map(ToString::to_string).collect(),
             endpoint_spiffe_id,
             origin: definition.origin,
             managed: definition.managed.clone(),

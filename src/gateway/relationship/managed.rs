@@ -6,11 +6,11 @@ use gateway::api::managed::{ChangeKind, ManagedChange};
 use http::{HeaderValue, header};
 use serde_json::{Map, Value};
 
-use super::address::GatewayAddress;
-use super::apply::change_text;
-use super::client::query;
-use super::relationship::path;
+use super::path;
 use crate::failure::Failure;
+use crate::gateway::address::GatewayAddress;
+use crate::gateway::apply::change_text;
+use crate::gateway::client::query;
 use crate::identifiers;
 use crate::input;
 use crate::issuer::bundle::{self, Encoding};
@@ -29,7 +29,8 @@ pub(crate) struct Change {
     output: OutputArguments,
 }
 
-/// What is said about a relationship. An empty value takes a setting away.
+/// What is said about a relationship: every key of a definition ([`gateway::api::managed::Definition`]) has a flag. An
+/// empty value takes a setting away.
 #[derive(Debug, Clone, Default, clap::Args)]
 struct Flags {
     /// The partner
@@ -38,6 +39,12 @@ struct Flags {
     /// Where the partner serves its bundle, an https URL
     #[arg(long = "bundleEndpointURL", value_name = "URL")]
     bundle_endpoint_url: Option<String>,
+    /// A further URL of the same bundle, asked when the first gives none; may be repeated
+    #[arg(long = "failoverURL", value_name = "URL", action = clap::ArgAction::Append)]
+    failover_urls: Vec<String>,
+    /// A network (10.0.0.0/8) or address that is not public and may be asked for this bundle; may be repeated
+    #[arg(long = "allowAddress", value_name = "ADDRESS", action = clap::ArgAction::Append)]
+    allow_addresses: Vec<String>,
     /// How the endpoint proves who it is: https_web or https_spiffe
     #[arg(long = "bundleEndpointProfile", value_name = "PROFILE")]
     bundle_endpoint_profile: Option<String>,
@@ -119,9 +126,14 @@ impl Flags {
                 keys.insert("bootstrap_bundle".to_owned(), document.into());
             }
         }
-        if !self.local_trust_domains.is_empty() {
-            let names: Vec<String> = self.local_trust_domains.iter().filter(|name| !name.is_empty()).cloned().collect();
-            keys.insert("local_trust_domains".to_owned(), names.into());
+        let lists = [
+            ("local_trust_domains", &self.local_trust_domains),
+            ("failover_urls", &self.failover_urls),
+            ("allow_addresses", &self.allow_addresses),
+        ];
+        for (key, given) in lists.into_iter().filter(|(_, given)| !given.is_empty()) {
+            let given: Vec<String> = given.iter().filter(|item| !item.is_empty()).cloned().collect();
+            keys.insert(key.to_owned(), given.into());
         }
         Ok(())
     }
@@ -211,33 +223,71 @@ mod tests {
 
     use super::*;
 
-    fn flags(given: &[(&str, &str)]) -> Flags {
-        let mut flags = Flags { trust_domain: Some("spiffe://p.example".to_owned()), ..Flags::default() };
-        for (flag, value) in given {
-            let value = Some((*value).to_owned());
-            match *flag {
-                "url" => flags.bundle_endpoint_url = value,
-                "profile" => flags.bundle_endpoint_profile = value,
-                "mode" => flags.mode = value,
-                _ => flags.maximum_age = value,
-            }
-        }
-        flags
+    #[derive(clap::Parser)]
+    struct Given {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn flags(given: &[&str]) -> Flags {
+        let line = ["update", "--trustDomain=spiffe://p.example"].into_iter().chain(given.iter().copied());
+        <Given as clap::Parser>::try_parse_from(line).unwrap().flags
+    }
+
+    #[test]
+    fn every_key_of_a_definition_has_a_flag() {
+        let definition: gateway::api::managed::Definition = serde_json::from_value(json!({
+            "trust_domain": "p.example", "url": "https://p/", "profile": "https_web",
+        }))
+        .unwrap();
+        let definition = serde_json::to_value(definition).unwrap();
+        let mut wanted: Vec<&String> = definition.as_object().unwrap().keys().collect();
+        // Files are of the gateway's machine; flags send the documents themselves.
+        wanted.retain(|key| !["ca_file", "bootstrap_bundle_file"].contains(&key.as_str()));
+        wanted.sort();
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("document");
+        std::fs::write(&file, "text").unwrap();
+        let every = flags(&[
+            "--bundleEndpointURL=https://p/",
+            "--failoverURL=https://q/",
+            "--allowAddress=10.0.0.1",
+            "--bundleEndpointProfile=https_spiffe",
+            "--endpointSpiffeID=spiffe://p.example/gw",
+            &format!("--trustDomainBundlePath={}", file.display()),
+            "--trustDomainBundleFormat=spiffe",
+            &format!("--caPath={}", file.display()),
+            "--localTrustDomain=a.example",
+            "--mode=hold",
+            "--emptied=hold",
+            "--drift=show",
+            "--maximumAge=1h",
+        ]);
+        let mut keys = Map::new();
+        every.lay_over(&mut keys).unwrap();
+        let mut given: Vec<&String> = keys.keys().collect();
+        given.sort();
+        assert_eq!(given, wanted);
     }
 
     #[test]
     fn flags_become_keys_and_keep_the_others() {
         let mut keys = Map::new();
-        flags(&[("url", "https://p/"), ("profile", "https_web"), ("age", "24h")]).lay_over(&mut keys).unwrap();
+        let first = ["--bundleEndpointURL=https://p/", "--bundleEndpointProfile=https_web", "--maximumAge=24h"];
+        let lists = ["--failoverURL=https://q/", "--failoverURL=https://r/", "--allowAddress=10.0.0.0/8"];
+        flags(&[&first[..], &lists].concat()).lay_over(&mut keys).unwrap();
         let wanted = json!({
             "trust_domain": "p.example", "url": "https://p/", "profile": "https_web", "maximum_age": "24h",
+            "failover_urls": ["https://q/", "https://r/"], "allow_addresses": ["10.0.0.0/8"],
         });
         assert_eq!(Value::Object(keys.clone()), wanted);
         required(&keys).unwrap();
         keys.insert("something_new".to_owned(), json!(1));
-        flags(&[("mode", "hold"), ("age", "")]).lay_over(&mut keys).unwrap();
+        flags(&["--mode=hold", "--maximumAge=", "--failoverURL="]).lay_over(&mut keys).unwrap();
         let wanted = json!({
             "trust_domain": "p.example", "url": "https://p/", "profile": "https_web", "mode": "hold", "something_new": 1,
+            "failover_urls": [], "allow_addresses": ["10.0.0.0/8"],
         });
         assert_eq!(Value::Object(keys), wanted);
         assert_eq!(required(&Map::new()).unwrap_err().text(), "bundle endpoint URL is required");

@@ -4,10 +4,11 @@ use federation_specs::id::TrustDomain;
 use gateway::api::{ApproveRequest, Decided, ReasonRequest, Relationship, RestoreRequest};
 use serde::Serialize;
 
-use super::address::GatewayAddress;
-use super::relationship::{path, waiting_text};
-use super::table::short;
+use super::path;
+use super::show::waiting_text;
 use crate::failure::Failure;
+use crate::gateway::address::GatewayAddress;
+use crate::gateway::table::short;
 use crate::identifiers;
 use crate::output::{self, Format, OutputArguments};
 
