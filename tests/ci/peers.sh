@@ -3,7 +3,7 @@
 # last line. Everything goes below the user's cache folder.
 #   go        clients on go-spiffe and spire-api-sdk
 #   kubepeer  a real Kubernetes API server with etcd inside (about four minutes the first time)
-#   python    a virtual environment with PyPI `spiffe` and `moto` (Amazon S3)
+#   python    a virtual environment with PyPI `spiffe`, `moto` (Amazon S3), `standardwebhooks` and `openapi-spec-validator`
 set -eu
 here="$(cd "$(dirname "$0")/.." && pwd)/peers"
 cache="${ENTENTE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/entente}/peers"

@@ -1,4 +1,4 @@
-//! Driving the client programs in `tests/peers`, which are written on go-spiffe, spire-api-sdk and PyPI `spiffe`.
+//! Driving the client programs in `tests/peers`, which are written on go-spiffe, spire-api-sdk and packages of PyPI.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +21,7 @@ pub fn go_program() -> Result<PathBuf> {
     prepared("ENTENTE_GO_PEER", "go")
 }
 
-/// A Python with PyPI `spiffe`: `ENTENTE_PYTHON` if set, otherwise a virtual environment made now.
+/// A Python with PyPI `spiffe` and the other packages of `tests/peers/python`: `ENTENTE_PYTHON` if set, otherwise a virtual environment made now.
 pub fn python() -> Result<PathBuf> {
     prepared("ENTENTE_PYTHON", "python")
 }
