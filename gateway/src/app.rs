@@ -1,6 +1,7 @@
 //! Wiring: what there is, which tasks run, what happens first and last.
 
 mod admin;
+mod gauges;
 mod serving;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -222,7 +223,7 @@ struct Parts {
 impl Parts {
     /// Divides the work with other gateways on the same database.
     fn replicas(&mut self, manager: &Manager, managed: Managed, seen: i64) {
-        self.metrics.watch_leases(self.store.leases().clone());
+        gauges::watch_leases(self.metrics.registry(), self.store.leases().clone());
         let coordinator = Coordinator {
             store: self.store.clone(),
             clock: Arc::clone(&self.clock),
@@ -325,7 +326,12 @@ impl Parts {
             );
             self.tasks.spawn("relationships of the issuer", work.run(self.shutdown.clone()));
         }
-        self.metrics.watch_partners(manager.clone(), Arc::clone(&self.partners), Arc::clone(&self.clock));
+        gauges::watch_partners(
+            self.metrics.registry(),
+            manager.clone(),
+            Arc::clone(&self.partners),
+            Arc::clone(&self.clock),
+        );
         Ok((manager, managed))
     }
 
@@ -335,7 +341,7 @@ impl Parts {
             return;
         }
         webhooks.start(&mut self.tasks, &self.store, &self.clock, &self.shutdown);
-        self.metrics.watch_webhooks(webhooks.clone());
+        gauges::watch_webhooks(self.metrics.registry(), webhooks.clone());
         let watcher = Watcher {
             manager: manager.clone(),
             partners: Arc::clone(&self.partners),

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use federation_specs::{bundle::BundleSet, id::TrustDomain};
 use service_kit::tls::{BundleSource, SvidSource};
 
-use super::{Error, Parts};
+use super::{Error, Parts, gauges};
 use crate::{
     admin_socket::AdminSocket,
     http::admin,
@@ -129,7 +129,7 @@ impl Parts {
         };
         let cell = endpoint.cell();
         let watched = Arc::clone(&cell);
-        self.metrics.watch_certificate(ADMIN, id.as_str(), Arc::clone(&self.clock), move || {
+        gauges::watch_certificate(self.metrics.registry(), ADMIN, id.as_str(), Arc::clone(&self.clock), move || {
             watched.current().map(|identity| identity.not_after())
         });
         // Without it nobody is served less: bundles do not depend on the admin listener.

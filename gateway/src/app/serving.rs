@@ -6,7 +6,7 @@ use axum::Router;
 use federation_specs::id::SpiffeId;
 use service_kit::tls::SvidSource;
 
-use super::{Error, LISTENERS, Parts, SOURCE};
+use super::{Error, LISTENERS, Parts, SOURCE, gauges};
 use crate::{
     http::{Routes, public_router, rate_limiter},
     identity::WorkloadIdentity,
@@ -172,9 +172,13 @@ impl Parts {
             };
             let cell = endpoint.cell();
             let watched = Arc::clone(&cell);
-            self.metrics.watch_certificate(listener, id.as_str(), Arc::clone(&self.clock), move || {
-                watched.current().map(|identity| identity.not_after())
-            });
+            gauges::watch_certificate(
+                self.metrics.registry(),
+                listener,
+                id.as_str(),
+                Arc::clone(&self.clock),
+                move || watched.current().map(|identity| identity.not_after()),
+            );
             known.insert(id, identities.len());
             identities.push((names.collect(), cell));
             endpoints.push(endpoint);
@@ -220,13 +224,15 @@ impl Parts {
         match certificate {
             WebCertificate::Files { cert_file_path, key_file_path } => {
                 let (certificates, handle) = Certificates::files(cert_file_path, key_file_path, router, &self.clock)?;
-                self.metrics.watch_certificate(WEB, CERTIFICATE, clock(), move || handle.not_after());
+                gauges::watch_certificate(self.metrics.registry(), WEB, CERTIFICATE, clock(), move || {
+                    handle.not_after()
+                });
                 Ok((certificates, None))
             }
             WebCertificate::Acme(settings) => {
                 let renewals = self.metrics.renewals(WEB, CERTIFICATE);
                 let acme = Acme::new((**settings).clone(), &self.settings.data_dir, renewals, clock())?;
-                self.metrics.watch_certificate(WEB, CERTIFICATE, clock(), acme.expiry());
+                gauges::watch_certificate(self.metrics.registry(), WEB, CERTIFICATE, clock(), acme.expiry());
                 Ok((Certificates::acme(&acme, router)?, Some(acme)))
             }
         }
@@ -275,7 +281,7 @@ impl Parts {
                 self.tasks.spawn("bundle source", follower.run(self.shutdown.clone()));
             }
         }
-        self.metrics.watch_served(Arc::clone(&self.served), Arc::clone(&self.clock));
+        gauges::watch_served(self.metrics.registry(), Arc::clone(&self.served), Arc::clone(&self.clock));
         Ok(())
     }
 
@@ -298,7 +304,7 @@ impl Parts {
             }
         }
         self.store.keep_publications(&configured).await?;
-        self.metrics.watch_publishers(statuses.clone(), Arc::clone(&self.clock));
+        gauges::watch_publishers(self.metrics.registry(), statuses.clone(), Arc::clone(&self.clock));
         Ok(statuses)
     }
 

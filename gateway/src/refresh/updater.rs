@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     clients::{Client, ClientError, Clients, Verification},
     decision_error::DecisionError,
-    decisions::{Decisions, Fetched, Outcome},
+    decisions::{
+        Decisions,
+        fetched::{Fetched, Outcome},
+    },
     failover::{Failover, share},
     policy::Mode,
     relationship::Definition,

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::certificate::CertificateError;
 use super::name::NameError;
-use super::sign::{MAX_AUDIENCE_BYTES, MAX_AUDIENCES};
+use super::{MAX_AUDIENCE_BYTES, MAX_AUDIENCES};
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 

@@ -38,6 +38,12 @@ use server_svid::ServerSvid;
 use slots::Slots;
 use x509::X509Signer;
 
+/// Audiences in one JWT-SVID.
+const MAX_AUDIENCES: usize = 256;
+
+/// Bytes of all audiences of one JWT-SVID, so that it is not too long to be verified.
+const MAX_AUDIENCE_BYTES: usize = 16 << 10;
+
 /// Subject of a self-signed CA certificate; a serialNumber attribute is added.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]

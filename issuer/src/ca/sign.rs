@@ -18,16 +18,10 @@ use super::certificate::{NOT_BEFORE_SLACK, Purpose, Serial, Template, ca_uri, is
 use super::name::Subject;
 use super::slots::Held;
 use super::x509::X509Signer;
-use super::{CaError, CaManager};
+use super::{CaError, CaManager, MAX_AUDIENCE_BYTES, MAX_AUDIENCES};
 
 /// How often signing begins again because the slot it signed with was filled anew. Once is rare already.
 const ATTEMPTS: usize = 3;
-
-/// Audiences in one JWT-SVID.
-pub(super) const MAX_AUDIENCES: usize = 256;
-
-/// Bytes of all audiences of one JWT-SVID, so that it is not too long to be verified.
-pub(super) const MAX_AUDIENCE_BYTES: usize = 16 << 10;
 
 /// A workload's X509-SVID to sign.
 #[derive(Debug, Clone)]
