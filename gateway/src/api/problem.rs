@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Role;
+use super::role::Role;
 
 /// Media type of every error answer.
 pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
