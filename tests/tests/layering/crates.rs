@@ -1,4 +1,4 @@
-//! Code depends one way: federation-specs, service-kit, the three services, the binary and the tests.
+//! Crates depend one way: federation-specs, service-kit, the three services, the binary and the tests.
 
 use std::{collections::BTreeSet, process::Command};
 
