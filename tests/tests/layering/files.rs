@@ -9,7 +9,7 @@ use entente_tests::binary::repository;
 use crate::modules::Modules;
 
 /// Folders with the sources of a crate.
-const SOURCES: [&str; 5] = ["federation-specs/src", "service-kit/src", "issuer/src", "agent/src", "gateway/src"];
+const SOURCES: [&str; 6] = ["federation-specs/src", "service-kit/src", "issuer/src", "agent/src", "gateway/src", "src"];
 
 /// Whether a file holds tests alone.
 fn is_test(path: &str) -> bool {
