@@ -86,10 +86,12 @@ fn list_text(list: &PublisherList) -> String {
     if list.publishers.is_empty() {
         return "No such publishers\n".to_owned();
     }
+    // Where several gateways share a database.
+    let shared = list.publishers.iter().any(|publisher| publisher.replica.is_some());
     let rows = list.publishers.iter().map(|publisher| {
         let published = publisher.published.as_ref();
         let drifts = publisher.drift.as_ref().map_or(0, |drift| drift.count);
-        vec![
+        let mut row = vec![
             cell(&publisher.trust_domain, None),
             cell(&publisher.name, None),
             cell(publisher.health.as_str(), Some(health_colours(publisher.health).0)),
@@ -101,9 +103,13 @@ fn list_text(list: &PublisherList) -> String {
             cell(drifts, (drifts > 0).then_some(Color::Yellow)),
             cell(publisher.consecutive_failures, (publisher.consecutive_failures > 0).then_some(Color::Red)),
             cell(publisher.last_error.as_deref().map_or_else(|| NOTHING.to_owned(), one_line), None),
-        ]
+        ];
+        if shared {
+            row.insert(2, cell(publisher.replica.as_deref().unwrap_or(NOTHING), None));
+        }
+        row
     });
-    let header = [
+    let mut header = vec![
         "TRUST DOMAIN",
         "NAME",
         "HEALTH",
@@ -116,6 +122,9 @@ fn list_text(list: &PublisherList) -> String {
         "FAILURES",
         "LAST ERROR",
     ];
+    if shared {
+        header.insert(2, "GATEWAY");
+    }
     table(&header, rows.collect())
 }
 
@@ -129,6 +138,9 @@ fn show_text(list: &PublisherList) -> String {
 fn one_text(publisher: &Publisher) -> String {
     let mut text = line("Publisher", &publisher.name);
     text.push_str(&line("  Place", &publisher.place));
+    if let Some(replica) = &publisher.replica {
+        text.push_str(&line("  Published by", replica));
+    }
     text.push_str(&line("  Health", &coloured(publisher.health.as_str(), health_colours(publisher.health).1)));
     match &publisher.published {
         None => text.push_str(&line("  Published", "nothing yet")),
@@ -167,7 +179,7 @@ mod tests {
              "published": {"digest": "0123456789abcdef", "sequence": 5, "confirmed_at": "2026-11-22T10:11:06Z"},
              "drift": {"at": "2026-11-22T10:11:00Z", "count": 2}},
             {"trust_domain": "a.example", "name": "map", "kind": "k8s_configmap", "place": "key b of ConfigMap n/m",
-             "health": "failing", "consecutive_failures": 3, "last_error": "access denied:\nno"},
+             "replica": "one", "health": "failing", "consecutive_failures": 3, "last_error": "access denied:\nno"},
         ]}))
         .unwrap()
     }
@@ -176,8 +188,8 @@ mod tests {
     fn how_each_publisher_is_doing_is_in_its_line() {
         let text = anstream::adapter::strip_str(&list_text(&publishers())).to_string();
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].starts_with("TRUST DOMAIN  NAME"), "{text}");
-        assert!(lines[1].contains("bucket  healthy  aws_s3") && lines[1].contains("0123456789ab"), "{text}");
+        assert!(lines[0].starts_with("TRUST DOMAIN  NAME    GATEWAY  HEALTH"), "{text}");
+        assert!(lines[1].contains("bucket  -        healthy  aws_s3") && lines[1].contains("0123456789ab"), "{text}");
         assert!(lines[2].contains("failing") && lines[2].ends_with("access denied: no"), "{text}");
     }
 
@@ -190,6 +202,7 @@ mod tests {
             "  Drift             : held nothing at 2026-11-22T10:11:00Z; 2 times since the start\n",
             "  Last error        : access denied: no (3 in a row)\n",
             "  Published         : nothing yet\n",
+            "  Published by      : one\n",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }

@@ -48,6 +48,10 @@ pub struct Publisher {
     pub kind: String,
     /// The place in words.
     pub place: String,
+    /// Name of the gateway that publishes; only where several share a database, and while one does. A file is published
+    /// by each of them, and this is the one that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<String>,
     /// In a word.
     pub health: PublisherHealth,
     /// What the place was last seen to hold after a publication.

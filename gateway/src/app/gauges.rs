@@ -116,11 +116,11 @@ pub(super) fn watch_publishers(metrics: &Metrics, publishers: PublisherStatuses,
     );
     metrics.on_scrape(move |gauges| {
         let now = clock.now();
-        for publisher in publishers.list() {
+        for publisher in publishers.here() {
             let labels =
                 [("trust_domain", publisher.trust_domain.as_str()), ("publisher", publisher.settings.name.as_str())];
-            gauges.show(PUBLISHER_FAILURES, &labels, f64::from(publisher.consecutive_failures));
-            if let Some(at) = publisher.last_success {
+            gauges.show(PUBLISHER_FAILURES, &labels, f64::from(publisher.state.consecutive_failures));
+            if let Some(at) = publisher.state.last_success {
                 gauges.show(PUBLISHED, &labels, seconds(now - at));
             }
         }

@@ -287,7 +287,7 @@ impl Parts {
 
     /// Starts a task for each publisher of each domain.
     pub(super) async fn publishers(&mut self) -> Result<PublisherStatuses, Error> {
-        let statuses = PublisherStatuses::default();
+        let statuses = PublisherStatuses::new(self.store.clone());
         let mut configured = Vec::new();
         for domain in self.served.iter() {
             for settings in &domain.settings().publishers {

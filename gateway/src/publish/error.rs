@@ -53,6 +53,17 @@ pub enum PublisherError {
         /// What this gateway serves, in words.
         here: String,
     },
+    /// A newer bundle than this gateway has was published before.
+    #[error(
+        "a newer bundle ({published}) was published than this gateway has ({here}), and nothing is written; its sources \
+         went back, or lag behind those of the gateway that published: look at `entente gateway source list`"
+    )]
+    Behind {
+        /// What was published, in words.
+        published: String,
+        /// What this gateway has, in words.
+        here: String,
+    },
     /// The bundle has no keys, and the place holds one with keys that is not known to be from here.
     #[error(
         "the served bundle has no keys, and what is there was not published by this gateway, so it is left alone; \

@@ -58,7 +58,7 @@ use federation_specs::{bundle::Bundle, id::TrustDomain};
 
 pub use error::PublisherError;
 pub(crate) use runner::{Runner, connector};
-pub use status::{Drift, Health, PublisherStatus, PublisherStatuses};
+pub use status::{Drift, Health, PublisherState, PublisherStatus, PublisherStatuses};
 
 use crate::settings::PlaceSettings;
 

@@ -4,10 +4,13 @@
 //! The order is kept by construction: one attempt at a time, each with the bundle of that moment, written on the
 //! condition that the place is as it was read a moment before. A bundle is published only once it is in the store, so
 //! that a restart never serves an older one than the places hold.
+//!
+//! Of several gateways on one database the one publishes that has the lease of the trust domain, and what it publishes
+//! is the newest bundle any of them stored: its own sources may lag behind. Files are each gateway's own.
 
 use std::{sync::Arc, time::Duration};
 
-use federation_specs::bundle_json;
+use federation_specs::{bundle::Bundle, bundle_json};
 use futures::future::BoxFuture;
 use service_kit::{
     BoxError,
@@ -16,13 +19,21 @@ use service_kit::{
     lifecycle::Shutdown,
 };
 
-use super::{BundlePublisher, Drift, PublisherError, PublisherStatuses, Seen, connect, status::StatusCell};
+use time::OffsetDateTime;
+
+use super::{
+    BundlePublisher, Drift, PublisherError, PublisherState, PublisherStatuses, Seen, connect,
+    status::{StatusCell, Told},
+};
 use crate::{
     config::BundleFormat,
     metrics::GatewayMetrics,
-    served::{Published, ServedDomain, rendered::digest_hex},
+    served::{ServedDomain, rendered::digest_hex},
     settings::PublisherSettings,
-    store::{Store, publications::Publication},
+    store::{
+        Store, StoreError,
+        publications::{Publication, PublisherKey},
+    },
 };
 
 /// Longest one attempt takes, everything included.
@@ -54,12 +65,22 @@ enum Outcome {
     Written,
 }
 
+/// What is to be published.
+struct Candidate {
+    bundle: Arc<Bundle>,
+    /// When it was first served.
+    changed_at: OffsetDateTime,
+}
+
 /// One publisher at work.
 pub(crate) struct Runner {
     settings: PublisherSettings,
     connector: Connector,
     publisher: Option<Arc<dyn BundlePublisher>>,
     domain: Arc<ServedDomain>,
+    key: PublisherKey,
+    /// The place in words.
+    place: String,
     store: Store,
     clock: SharedClock,
     metrics: GatewayMetrics,
@@ -75,37 +96,67 @@ impl Runner {
         clock: SharedClock,
         metrics: GatewayMetrics,
         statuses: &PublisherStatuses,
-    ) -> Result<Self, crate::store::StoreError> {
+    ) -> Result<Self, StoreError> {
         let place = settings.place.describe();
-        let published = store.publication(domain.name(), &settings.name).await?;
-        // The same name at another place starts from nothing.
-        let published = published.filter(|publication| publication.place == place);
-        let status = StatusCell::new(domain.name().clone(), settings.clone(), published);
+        let key = match store.leases().name() {
+            Some(gateway) if settings.place.is_of_gateway() => {
+                PublisherKey::of_gateway(domain.name().clone(), &settings.name, gateway)
+            }
+            _ => PublisherKey::shared(domain.name().clone(), &settings.name),
+        };
+        let told = Told {
+            is_here: !(key.is_leased && store.leases().are_shared()),
+            published: stored_publication(&store, &key, &place).await?,
+            state: PublisherState::default(),
+        };
+        let status = StatusCell::new(key.clone(), settings.clone(), told);
         statuses.add(status.clone());
-        Ok(Self { settings, connector, publisher: None, domain, store, clock, metrics, status })
+        Ok(Self { settings, connector, publisher: None, domain, key, place, store, clock, metrics, status })
     }
 
-    /// Publishes until `shutdown`.
+    /// Publishes until `shutdown`, while that is this gateway's work.
     ///
     /// # Errors
     /// Never; the signature is that of a service task.
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), BoxError> {
         let mut stored = self.domain.subscribe_stored();
         let mut retry = Backoff::new(FIRST_RETRY, LAST_RETRY);
+        let is_leased = self.is_leased();
+        let (name, mut leases) = (self.key.trust_domain.clone(), self.store.leases().watch());
         loop {
-            stored.borrow_and_update();
-            let wait = match self.stored_bundle() {
-                None => None,
-                Some(bundle) => {
-                    let outcome = tokio::select! {
-                        outcome = self.attempt(&bundle) => outcome,
+            if is_leased && !self.store.leases().holds(&name) {
+                self.status.lock().is_here = false;
+                tokio::select! {
+                    () = leases.gained(&name) => {}
+                    () = shutdown.cancelled() => return Ok(()),
+                }
+            }
+            if !self.status.lock().is_here {
+                if let Err(error) = self.go_on().await {
+                    tracing::warn!(trust_domain = %name, publisher = self.settings.name, %error, "publisher cannot go on");
+                    tokio::select! {
+                        () = self.clock.sleep(FIRST_RETRY) => continue,
                         () = shutdown.cancelled() => return Ok(()),
-                    };
-                    Some(self.note(outcome, &mut retry))
+                    }
+                }
+                retry.reset();
+            }
+            stored.borrow_and_update();
+            let lost = async {
+                match is_leased {
+                    true => leases.lost(&name).await,
+                    false => std::future::pending().await,
                 }
             };
-            let next = wait.map(|wait| self.clock.now() + wait);
-            self.status.lock().next_attempt = next;
+            tokio::pin!(lost);
+            let outcome = tokio::select! {
+                outcome = self.attempt() => outcome,
+                () = &mut lost => continue,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            let wait = outcome.transpose().map(|outcome| self.note(outcome, &mut retry));
+            self.status.lock().state.next_attempt = wait.map(|wait| self.clock.now() + wait);
+            self.save().await;
             let sleep = async {
                 match wait {
                     Some(wait) => self.clock.sleep(wait).await,
@@ -116,22 +167,69 @@ impl Runner {
             tokio::select! {
                 () = sleep => {}
                 changed = stored.changed() => if changed.is_err() { return Ok(()) },
+                () = lost => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
         }
     }
 
-    /// What is served, once it is in the store.
-    fn stored_bundle(&self) -> Option<Arc<Published>> {
-        self.domain.current().filter(|published| self.domain.is_stored(&published.digest))
+    /// Whether another gateway may have to publish instead of this one.
+    fn is_leased(&self) -> bool {
+        self.key.is_leased && self.store.leases().are_shared()
+    }
+
+    /// Goes on where the gateway that published before came to.
+    async fn go_on(&self) -> Result<(), StoreError> {
+        let published = stored_publication(&self.store, &self.key, &self.place).await?;
+        let key = (self.key.trust_domain.to_string(), self.key.name.clone());
+        let state = self.store.publisher_states().await?.remove(&key).filter(|(place, _)| *place == self.place);
+        let state = state.map(|(_, state)| state).unwrap_or_default();
+        *self.status.lock() = Told { is_here: true, published, state };
+        Ok(())
+    }
+
+    /// Stores how it is doing, for the other gateways.
+    async fn save(&self) {
+        if !self.is_leased() {
+            return;
+        }
+        let state = self.status.lock().state.clone();
+        if let Err(error) = self.store.save_publisher_state(&self.key, &self.place, &state).await {
+            tracing::debug!(publisher = self.settings.name, %error, "state of the publisher not stored");
+        }
+    }
+
+    /// What is to be published: what is served, once it is in the store, or what another gateway stored if that is
+    /// newer. `None` while there is nothing.
+    async fn candidate(&self, before: Option<&Publication>) -> Result<Option<Candidate>, PublisherError> {
+        let own = self.domain.current().filter(|published| self.domain.is_stored(&published.digest));
+        let own = own.map(|own| Candidate { bundle: Arc::clone(&own.bundle), changed_at: own.changed_at });
+        if !self.store.leases().are_shared() {
+            return Ok(own);
+        }
+        let stored = match self.store.served(self.domain.name()).await {
+            Ok(stored) => stored,
+            Err(error @ StoreError::Unreadable { .. }) => {
+                tracing::warn!(%error, "what another gateway stored is not published");
+                None
+            }
+            Err(error) => return Err(store_failed(error)),
+        };
+        let stored = stored.map(|it| Candidate { bundle: Arc::new(it.bundle), changed_at: it.changed_at });
+        // An operator may have had the domain go back since: then the later one counts.
+        let counts = before.is_none_or(|before| before.sequence.is_some());
+        let age = |it: &Candidate| (it.bundle.sequence().filter(|_| counts), it.changed_at);
+        Ok(match (own, stored) {
+            (Some(own), Some(stored)) if !is_newer(age(&stored), age(&own)) => Some(own),
+            (own, stored) => stored.or(own),
+        })
     }
 
     /// Takes note of an attempt; answers how long to wait.
     fn note(&mut self, outcome: Result<Outcome, PublisherError>, retry: &mut Backoff) -> Duration {
         let (trust_domain, name) = (self.domain.name(), &self.settings.name);
-        let place = self.settings.place.describe();
-        let now = self.clock.now();
-        let mut status = self.status.lock();
+        let (place, now) = (&self.place, self.clock.now());
+        let status = &mut self.status.lock().state;
         status.last_attempt = Some(now);
         match outcome {
             Ok(outcome) => {
@@ -169,37 +267,43 @@ impl Runner {
         }
     }
 
-    async fn attempt(&mut self, bundle: &Published) -> Result<Outcome, PublisherError> {
+    /// `None` if there is nothing to publish yet.
+    async fn attempt(&mut self) -> Result<Option<Outcome>, PublisherError> {
         let clock = Arc::clone(&self.clock);
         tokio::select! {
-            outcome = self.publish(bundle) => outcome,
+            outcome = self.publish() => outcome,
             () = clock.sleep(DEADLINE) => Err(PublisherError::Timeout(DEADLINE)),
         }
     }
 
-    async fn publish(&mut self, bundle: &Published) -> Result<Outcome, PublisherError> {
+    async fn publish(&mut self) -> Result<Option<Outcome>, PublisherError> {
+        let before = stored_publication(&self.store, &self.key, &self.place).await.map_err(store_failed)?;
+        let Some(candidate) = self.candidate(before.as_ref()).await? else { return Ok(None) };
         let publisher = match &self.publisher {
             Some(publisher) => Arc::clone(publisher),
             None => Arc::clone(self.publisher.insert((self.connector)().await?)),
         };
-        let document = publisher.render(&bundle.bundle)?;
+        let document = publisher.render(&candidate.bundle)?;
         let digest = digest_hex(&document);
-        // Another replica of this gateway may have published since.
-        let before = self.store.publication(self.domain.name(), &self.settings.name).await.map_err(store_failed)?;
-        let place = self.settings.place.describe();
-        let before = before.filter(|publication| publication.place == place);
+        let sequence = candidate.bundle.sequence();
+        if let Some(before) = &before
+            && before.digest != digest
+            && is_newer((before.sequence, before.changed_at), (sequence, candidate.changed_at))
+        {
+            return Err(PublisherError::Behind { published: words(before.sequence), here: words(sequence) });
+        }
         let publication = Publication {
-            place,
+            place: self.place.clone(),
             digest,
-            sequence: bundle.bundle.sequence(),
-            changed_at: bundle.changed_at,
+            sequence,
+            changed_at: candidate.changed_at,
             confirmed_at: self.clock.now(),
         };
         let seen = publisher.read().await?;
         if seen.document.as_deref() == Some(&document) {
             return self.confirmed(before.as_ref(), publication, Outcome::Unchanged).await;
         }
-        self.may_replace(bundle, &seen, before.as_ref())?;
+        self.may_replace(&candidate.bundle, &seen, before.as_ref())?;
         self.note_drift(&seen, before.as_ref()).await?;
         publisher.write(&document, &seen).await?;
         if publisher.read().await?.document.as_deref() != Some(&document) {
@@ -214,37 +318,30 @@ impl Runner {
         before: Option<&Publication>,
         publication: Publication,
         outcome: Outcome,
-    ) -> Result<Outcome, PublisherError> {
-        if before.is_none_or(|before| before.digest != publication.digest) {
-            let (trust_domain, name) = (self.domain.name(), &self.settings.name);
-            self.store.confirm_publication(trust_domain, name, &publication).await.map_err(store_failed)?;
+    ) -> Result<Option<Outcome>, PublisherError> {
+        let is_known =
+            |before: &Publication| before.digest == publication.digest && before.sequence == publication.sequence;
+        if !before.is_some_and(is_known) {
+            self.store.confirm_publication(&self.key, &publication).await.map_err(store_failed)?;
             self.status.lock().published = Some(publication);
         }
-        Ok(outcome)
+        Ok(Some(outcome))
     }
 
     /// Whether what is there may be replaced by `bundle`.
-    fn may_replace(&self, bundle: &Published, seen: &Seen, before: Option<&Publication>) -> Result<(), PublisherError> {
+    fn may_replace(&self, bundle: &Bundle, seen: &Seen, before: Option<&Publication>) -> Result<(), PublisherError> {
         let Some(held) = seen.document.as_deref() else { return Ok(()) };
-        let sequence = bundle.bundle.sequence();
-        let words = |sequence: Option<u64>| match sequence {
-            Some(sequence) => format!("sequence {sequence}"),
-            None => "without sequence".to_owned(),
-        };
-        if let Some(before) = before.filter(|before| before.digest == digest_hex(held)) {
-            // Ours, or another replica's.
-            if is_newer(before, bundle) {
-                return Err(PublisherError::Newer { there: words(before.sequence), here: words(sequence) });
-            }
+        if before.is_some_and(|before| before.digest == digest_hex(held)) {
             return Ok(());
         }
+        let sequence = bundle.sequence();
         if self.settings.place.format() == BundleFormat::Spiffe
             && let Ok(held) = bundle_json::parse(self.domain.name(), held)
             && held.bundle.sequence() > sequence
         {
             return Err(PublisherError::Newer { there: words(held.bundle.sequence()), here: words(sequence) });
         }
-        if bundle.bundle.is_empty() && !held.is_empty() {
+        if bundle.is_empty() && !held.is_empty() {
             return Err(PublisherError::Emptied);
         }
         Ok(())
@@ -259,7 +356,7 @@ impl Runner {
         let (trust_domain, name) = (self.domain.name(), &self.settings.name);
         let now = self.clock.now();
         {
-            let mut status = self.status.lock();
+            let status = &mut self.status.lock().state;
             // Every attempt to put it right sees the same again.
             let known =
                 status.last_error.is_some() && status.drift.as_ref().is_some_and(|drift| drift.digest == digest);
@@ -272,23 +369,37 @@ impl Runner {
         let place = &before.place;
         tracing::warn!(%trust_domain, publisher = name, place, "the place holds something else than was published");
         self.metrics.publication_drifted(trust_domain, name);
-        let recorded = self.store.record_publication_drift(trust_domain, name, before, digest.as_deref()).await;
+        let recorded = self.store.record_publication_drift(&self.key, before, digest.as_deref()).await;
         recorded.map_err(store_failed)
     }
 }
 
-/// Whether what was published is newer than `bundle`: by its sequence number, unless the domain was taken back to a
-/// lower one since, and without numbers by its date. Dates are compared in seconds, as the store has them.
-fn is_newer(published: &Publication, bundle: &Published) -> bool {
-    let (then, now) = (published.changed_at.unix_timestamp(), bundle.changed_at.unix_timestamp());
-    match (published.sequence, bundle.bundle.sequence()) {
-        (Some(there), Some(here)) if there < here => false,
-        (Some(there), Some(here)) if there > here => then >= now,
-        _ => then > now,
+/// Whether the first is newer: by sequence number, and without numbers by date. Dates are compared in seconds, as the
+/// store has them.
+fn is_newer(one: (Option<u64>, OffsetDateTime), other: (Option<u64>, OffsetDateTime)) -> bool {
+    match (one.0, other.0) {
+        (Some(one), Some(other)) if one != other => one > other,
+        _ => one.1.unix_timestamp() > other.1.unix_timestamp(),
     }
 }
 
-fn store_failed(error: crate::store::StoreError) -> PublisherError {
-    tracing::error!(%error, "publications cannot be read or written");
+fn words(sequence: Option<u64>) -> String {
+    match sequence {
+        Some(sequence) => format!("sequence {sequence}"),
+        None => "without sequence".to_owned(),
+    }
+}
+
+/// What was confirmed at this place; the same name at another place starts from nothing.
+async fn stored_publication(store: &Store, key: &PublisherKey, place: &str) -> Result<Option<Publication>, StoreError> {
+    Ok(store.publication(key).await?.filter(|publication| publication.place == place))
+}
+
+fn store_failed(error: StoreError) -> PublisherError {
+    if matches!(error, StoreError::LeaseLost { .. }) {
+        tracing::info!(%error, "another gateway publishes from now on");
+    } else {
+        tracing::error!(%error, "publications cannot be read or written");
+    }
     PublisherError::Store
 }

@@ -29,7 +29,7 @@ use crate::{
     settings::{
         Content, Datastore, EndpointSvidSettings, LocalDomain, PlaceSettings, PublisherSettings, SourceSettings,
     },
-    store::Store,
+    store::{Store, publications::PublisherKey, served::OwnChange},
 };
 
 const NOON: OffsetDateTime = datetime!(2026-11-22 12:00 UTC);
@@ -142,7 +142,8 @@ impl Rig {
         };
         let domain = Arc::new(ServedDomain::new(settings, NOON));
         let place = Place::default();
-        Self { folder, clock, domain, place, store, statuses: PublisherStatuses::default(), running: None }
+        let statuses = PublisherStatuses::new(store.clone());
+        Self { folder, clock, domain, place, store, statuses, running: None }
     }
 
     async fn start(&mut self) {
@@ -160,7 +161,7 @@ impl Rig {
             let place: Arc<dyn BundlePublisher> = Arc::new(place.clone());
             Box::pin(async move { Ok(place) })
         });
-        self.statuses = PublisherStatuses::default();
+        self.statuses = PublisherStatuses::new(self.store.clone());
         let runner = Runner::new(
             (settings, connector),
             Arc::clone(&self.domain),
@@ -191,7 +192,7 @@ impl Rig {
     }
 
     fn status(&self) -> PublisherStatus {
-        self.statuses.list().remove(0)
+        self.statuses.here().remove(0)
     }
 
     async fn until(&self, what: &str, condition: impl Fn(&PublisherStatus) -> bool) -> PublisherStatus {
@@ -207,10 +208,10 @@ impl Rig {
 
     /// Moves the clock to the next attempt and waits until that was made.
     async fn next_attempt(&self) -> PublisherStatus {
-        self.until("sleep", |status| status.next_attempt.is_some() && self.clock.next_wake().is_some()).await;
-        let before = self.status().next_attempt.unwrap();
+        self.until("sleep", |status| status.state.next_attempt.is_some() && self.clock.next_wake().is_some()).await;
+        let before = self.status().state.next_attempt.unwrap();
         self.clock.set(before + Duration::from_millis(1));
-        self.until("attempt", |status| status.next_attempt.is_some_and(|next| next > before)).await
+        self.until("attempt", |status| status.state.next_attempt.is_some_and(|next| next > before)).await
     }
 
     async fn audited(&self) -> Vec<String> {
@@ -228,13 +229,13 @@ async fn what_is_stored_is_published_and_what_is_only_served_is_not() {
     rig.until("task", |_| true).await;
     assert_eq!(rig.place.state().reads, 0);
     rig.domain.stored(&rig.domain.current().unwrap().digest);
-    let status = rig.until("publication", |status| status.last_success.is_some()).await;
+    let status = rig.until("publication", |status| status.state.last_success.is_some()).await;
     assert_eq!(rig.place.state().document.as_deref(), Some(&*rig.document()));
     let published = status.published.unwrap();
     assert_eq!((published.sequence, published.confirmed_at), (Some(1), NOON));
     assert_eq!(rig.audited().await, ["publication.confirmed"]);
     // Looked at again, not written again.
-    assert_eq!(rig.next_attempt().await.consecutive_failures, 0);
+    assert_eq!(rig.next_attempt().await.state.consecutive_failures, 0);
     assert_eq!(rig.place.state().written.len(), 1);
     assert_eq!(rig.audited().await.len(), 1);
     rig.stop().await;
@@ -246,20 +247,20 @@ async fn failures_back_off_and_the_newest_bundle_is_the_one_published_in_the_end
     rig.serve(&bundle(1, &["a"]));
     rig.place.state().fail = Some(PublisherError::Denied { action: "reading", reason: "no".to_owned() });
     rig.start().await;
-    let status = rig.until("failure", |status| status.last_error.is_some()).await;
-    assert!(status.last_error.unwrap().contains("access denied: no; give this gateway"), "words");
+    let status = rig.until("failure", |status| status.state.last_error.is_some()).await;
+    assert!(status.state.last_error.unwrap().contains("access denied: no; give this gateway"), "words");
     let mut waits = Vec::new();
     for failures in 2..12 {
         let status = rig.next_attempt().await;
-        assert_eq!(status.consecutive_failures, failures);
-        waits.push((status.next_attempt.unwrap() - rig.clock.now()).as_seconds_f64());
+        assert_eq!(status.state.consecutive_failures, failures);
+        waits.push((status.state.next_attempt.unwrap() - rig.clock.now()).as_seconds_f64());
     }
     assert!((1.7..=2.3).contains(&waits[0]) && waits[9] <= 331.0 && waits[9] >= 269.0, "{waits:?}");
     rig.serve(&bundle(2, &["a", "b"]));
-    rig.until("attempt at the change", |status| status.consecutive_failures == 12).await;
+    rig.until("attempt at the change", |status| status.state.consecutive_failures == 12).await;
     rig.place.state().fail = None;
     let status = rig.next_attempt().await;
-    assert_eq!((status.consecutive_failures, status.last_error), (0, None));
+    assert_eq!((status.state.consecutive_failures, status.state.last_error), (0, None));
     assert_eq!(rig.place.state().written, [rig.document()]);
     rig.stop().await;
 }
@@ -272,11 +273,11 @@ async fn a_write_that_was_given_up_and_arrives_late_changes_nothing() {
     rig.start().await;
     rig.until("write", |_| !rig.place.state().late.is_empty()).await;
     rig.clock.advance(DEADLINE);
-    let status = rig.until("timeout", |status| status.last_error.is_some()).await;
-    assert!(status.last_error.unwrap().contains("gave up after 30 s"));
+    let status = rig.until("timeout", |status| status.state.last_error.is_some()).await;
+    assert!(status.state.last_error.unwrap().contains("gave up after 30 s"));
     rig.place.state().stuck = false;
     rig.serve(&bundle(2, &["b"]));
-    rig.until("publication", |status| status.last_success.is_some()).await;
+    rig.until("publication", |status| status.state.last_success.is_some()).await;
     let (document, seen) = rig.place.state().late.remove(0);
     assert_eq!(rig.place.put(&document, &seen), Err(PublisherError::Conflict));
     assert_eq!(rig.place.state().written, [rig.document()]);
@@ -288,12 +289,12 @@ async fn what_somebody_else_changed_is_noticed_and_put_right() {
     let mut rig = Rig::new().await;
     rig.serve(&bundle(3, &["a"]));
     rig.start().await;
-    rig.until("publication", |status| status.last_success.is_some()).await;
+    rig.until("publication", |status| status.state.last_success.is_some()).await;
     let ours = rig.document();
     for (count, there) in [Some(b"graffiti".to_vec()), None].into_iter().enumerate() {
         rig.place.state().document = there.clone();
         let status = rig.next_attempt().await;
-        let drift = status.drift.unwrap();
+        let drift = status.state.drift.unwrap();
         assert_eq!((drift.count, drift.digest.is_some()), (count as u64 + 1, there.is_some()));
         assert_eq!(rig.place.state().document.as_ref(), Some(&ours));
     }
@@ -309,38 +310,58 @@ async fn a_newer_bundle_of_another_gateway_is_left_alone() {
     let newer = bundle_json::encode(&bundle(4, &["a", "b"]));
     rig.place.state().document = Some(newer.clone());
     rig.start().await;
-    let status = rig.until("refusal", |status| status.last_error.is_some()).await;
-    assert!(status.last_error.unwrap().contains("a newer bundle (sequence 4) than this gateway serves (sequence 3)"));
+    let status = rig.until("refusal", |status| status.state.last_error.is_some()).await;
+    assert!(
+        status.state.last_error.unwrap().contains("a newer bundle (sequence 4) than this gateway serves (sequence 3)")
+    );
     assert_eq!(rig.place.state().document.as_ref(), Some(&newer));
     // The same content in other words is not newer.
     rig.serve(&bundle(5, &["b"]));
-    rig.until("publication", |status| status.last_success.is_some()).await;
+    rig.until("publication", |status| status.state.last_success.is_some()).await;
     assert_eq!(rig.place.state().document.as_deref(), Some(&*rig.document()));
     rig.stop().await;
 }
 
 #[tokio::test]
-async fn a_replica_behind_another_with_the_same_store_waits() {
+async fn nothing_older_than_what_was_published_is_published_unless_an_operator_had_it_go_back() {
     let mut rig = Rig::new().await;
     rig.serve(&bundle(7, &["a"]));
     rig.start().await;
-    rig.until("publication", |status| status.last_success.is_some()).await;
+    rig.until("publication", |status| status.state.last_success.is_some()).await;
     let newest = rig.place.state().document.clone();
-    rig.stop().await;
-    // Another process on the same store serves an older bundle for longer.
-    let behind = Rig::new().await;
-    rig.domain = Arc::clone(&behind.domain);
-    rig.domain.publish(&bundle(6, &["a"]), NOON - Duration::from_secs(60)).unwrap();
-    rig.domain.stored(&rig.domain.current().unwrap().digest);
-    rig.start().await;
-    let status = rig.until("refusal", |status| status.last_error.is_some()).await;
-    assert!(status.last_error.unwrap().contains("a newer bundle (sequence 7)"));
-    assert_eq!(rig.place.state().document, newest);
-    // Taken back on purpose, later than that.
+    // Later, and older by its number. It does not matter what the place holds.
     rig.clock.advance(Duration::from_secs(60));
-    rig.serve(&bundle(5, &["c"]));
-    rig.until("publication", |status| status.last_error.is_none()).await;
+    rig.serve(&bundle(6, &["a"]));
+    for there in [newest, None, Some(b"graffiti".to_vec())] {
+        rig.place.state().document = there.clone();
+        let status = rig.next_attempt().await;
+        let error = status.state.last_error.unwrap();
+        assert!(error.starts_with("a newer bundle (sequence 7) was published than this gateway has (sequence 6)"));
+        assert_eq!(rig.place.state().document, there);
+    }
+    assert_eq!(rig.place.state().written.len(), 1);
+
+    let event = crate::store::served::OwnEvent {
+        what: crate::audit::Action::SourceAccepted,
+        before: serde_json::Value::Null,
+        after: serde_json::Value::Null,
+        why: "meant".to_owned(),
+    };
+    let change = OwnChange {
+        trust_domain: &td(),
+        who: &crate::audit::Actor::Gateway,
+        sources: &[],
+        events: &[event],
+        published: None,
+        why: "meant",
+    };
+    rig.store.save_own(&change).await.unwrap();
+    rig.place.state().document = None;
+    assert_eq!(rig.next_attempt().await.state.last_error, None);
     assert_eq!(rig.place.state().document.as_deref(), Some(&*rig.document()));
+    // From there on it counts again.
+    rig.serve(&bundle(5, &["a"]));
+    rig.until("refusal", |status| status.state.last_error.is_some()).await;
     rig.stop().await;
 }
 
@@ -351,11 +372,11 @@ async fn an_emptied_bundle_replaces_only_what_was_published_from_here() {
     rig.place.state().document = Some(foreign.clone());
     rig.serve(&bundle(2, &[]));
     rig.start().await;
-    let status = rig.until("refusal", |status| status.last_error.is_some()).await;
-    assert!(status.last_error.unwrap().contains("has no keys"));
+    let status = rig.until("refusal", |status| status.state.last_error.is_some()).await;
+    assert!(status.state.last_error.unwrap().contains("has no keys"));
     assert_eq!(rig.place.state().document.as_ref(), Some(&foreign));
     rig.serve(&bundle(3, &["a"]));
-    rig.until("publication", |status| status.last_success.is_some()).await;
+    rig.until("publication", |status| status.state.last_success.is_some()).await;
     rig.serve(&bundle(4, &[]));
     rig.until("revocation", |_| rig.place.state().document.as_deref() == Some(&*rig.document())).await;
     rig.stop().await;
@@ -366,17 +387,17 @@ async fn a_restart_knows_what_was_published_and_writes_nothing() {
     let mut rig = Rig::new().await;
     rig.serve(&bundle(1, &["a"]));
     rig.start().await;
-    rig.until("publication", |status| status.last_success.is_some()).await;
+    rig.until("publication", |status| status.state.last_success.is_some()).await;
     rig.stop().await;
     rig.store.close().await;
     rig.store = Store::open(&datastore(&rig.folder), Arc::new(rig.clock.clone())).await.unwrap();
     rig.start().await;
     assert_eq!(rig.status().published.unwrap().sequence, Some(1));
-    rig.until("look", |status| status.last_success.is_some()).await;
+    rig.until("look", |status| status.state.last_success.is_some()).await;
     assert_eq!(rig.place.state().written.len(), 1);
     rig.stop().await;
     rig.store.keep_publications(&[]).await.unwrap();
-    assert_eq!(rig.store.publication(&td(), "memory").await.unwrap(), None);
+    assert_eq!(rig.store.publication(&PublisherKey::shared(td(), "memory")).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -385,11 +406,11 @@ async fn somebody_else_at_the_same_moment_is_a_conflict_and_tried_again() {
     rig.serve(&bundle(1, &["a"]));
     rig.place.state().version = 1;
     rig.start().await;
-    rig.until("publication", |status| status.last_success.is_some()).await;
+    rig.until("publication", |status| status.state.last_success.is_some()).await;
     rig.place.state().fail = Some(PublisherError::Conflict);
     let status = rig.next_attempt().await;
-    assert!(status.last_error.unwrap().contains("looked at again"));
+    assert!(status.state.last_error.unwrap().contains("looked at again"));
     rig.place.state().fail = None;
-    assert_eq!(rig.next_attempt().await.last_error, None);
+    assert_eq!(rig.next_attempt().await.state.last_error, None);
     rig.stop().await;
 }

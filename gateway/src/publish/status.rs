@@ -3,9 +3,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use federation_specs::id::TrustDomain;
-use time::OffsetDateTime;
 
-use crate::{settings::PublisherSettings, store::publications::Publication};
+pub use crate::store::publisher_states::{Drift, PublisherState};
+use crate::{
+    replicas::leases::Leases,
+    settings::PublisherSettings,
+    store::{
+        Store, StoreError,
+        publications::{Publication, PublisherKey},
+    },
+};
 
 /// A publisher in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,17 +25,6 @@ pub enum Health {
     Failing,
 }
 
-/// A place held something else than was published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drift {
-    /// When that was noticed last.
-    pub at: OffsetDateTime,
-    /// SHA-256 of what it held, lowercase hex; `None` if it held nothing.
-    pub digest: Option<String>,
-    /// How often since the start.
-    pub count: u64,
-}
-
 /// How one publisher is doing.
 #[derive(Debug, Clone)]
 pub struct PublisherStatus {
@@ -36,26 +32,18 @@ pub struct PublisherStatus {
     pub trust_domain: TrustDomain,
     /// Its configuration.
     pub settings: PublisherSettings,
+    /// Name of the gateway that publishes, where several share a database; `None` while none does.
+    pub replica: Option<String>,
     /// What the place was last seen to hold after a publication.
     pub published: Option<Publication>,
-    /// When the place was last seen to hold what is served.
-    pub last_success: Option<OffsetDateTime>,
-    /// When it was last tried.
-    pub last_attempt: Option<OffsetDateTime>,
-    /// When it is tried or looked at next.
-    pub next_attempt: Option<OffsetDateTime>,
-    /// Failed attempts since the last success.
-    pub consecutive_failures: u32,
-    /// Why the last attempt failed; `None` after a success.
-    pub last_error: Option<String>,
-    /// The last time it held something else.
-    pub drift: Option<Drift>,
+    /// How it is doing.
+    pub state: PublisherState,
 }
 
 impl PublisherStatus {
     /// In a word.
     pub fn health(&self) -> Health {
-        match (&self.last_error, self.last_success) {
+        match (&self.state.last_error, self.state.last_success) {
             (Some(_), _) => Health::Failing,
             (None, Some(_)) => Health::Healthy,
             (None, None) => Health::Pending,
@@ -63,44 +51,102 @@ impl PublisherStatus {
     }
 }
 
+/// What a publisher's task tells.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// Whether this gateway publishes, and has read how far the one before came.
+    pub(super) is_here: bool,
+    pub(super) published: Option<Publication>,
+    pub(super) state: PublisherState,
+}
+
 /// The status of one publisher, shared between its task and those who ask.
 #[derive(Debug, Clone)]
-pub(super) struct StatusCell(Arc<Mutex<PublisherStatus>>);
+pub(super) struct StatusCell {
+    pub(super) key: PublisherKey,
+    settings: PublisherSettings,
+    told: Arc<Mutex<Told>>,
+}
 
 impl StatusCell {
-    pub(super) fn new(trust_domain: TrustDomain, settings: PublisherSettings, published: Option<Publication>) -> Self {
-        Self(Arc::new(Mutex::new(PublisherStatus {
-            trust_domain,
-            settings,
-            published,
-            last_success: None,
-            last_attempt: None,
-            next_attempt: None,
-            consecutive_failures: 0,
-            last_error: None,
-            drift: None,
-        })))
+    pub(super) fn new(key: PublisherKey, settings: PublisherSettings, told: Told) -> Self {
+        Self { key, settings, told: Arc::new(Mutex::new(told)) }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, PublisherStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replica(&self, leases: &Leases) -> Option<String> {
+        match self.key.is_leased {
+            true => leases.holder(&self.key.trust_domain),
+            false => leases.name().map(str::to_owned),
+        }
+    }
+
+    /// As this gateway knows it, if it is the one that publishes.
+    fn here(&self, leases: &Leases) -> Option<PublisherStatus> {
+        let told = self.lock();
+        told.is_here.then(|| PublisherStatus {
+            trust_domain: self.key.trust_domain.clone(),
+            settings: self.settings.clone(),
+            replica: self.replica(leases),
+            published: told.published.clone(),
+            state: told.state.clone(),
+        })
     }
 }
 
 /// Every publisher, in the order of the configuration. Clones share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PublisherStatuses {
     cells: Arc<Mutex<Vec<StatusCell>>>,
+    store: Store,
 }
 
 impl PublisherStatuses {
+    /// None yet.
+    pub fn new(store: Store) -> Self {
+        Self { cells: Arc::default(), store }
+    }
+
     pub(super) fn add(&self, cell: StatusCell) {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner).push(cell);
     }
 
-    /// How each is doing now.
-    pub fn list(&self) -> Vec<PublisherStatus> {
-        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        cells.iter().map(|cell| cell.lock().clone()).collect()
+    fn cells(&self) -> Vec<StatusCell> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How those are doing that this gateway works on.
+    pub fn here(&self) -> Vec<PublisherStatus> {
+        self.cells().iter().filter_map(|cell| cell.here(self.store.leases())).collect()
+    }
+
+    /// How each is doing now: what other gateways work on is read from the store.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn list(&self) -> Result<Vec<PublisherStatus>, StoreError> {
+        let leases = self.store.leases();
+        let known: Vec<_> = self.cells().into_iter().map(|cell| (cell.here(leases), cell)).collect();
+        if known.iter().all(|(here, _)| here.is_some()) {
+            return Ok(known.into_iter().filter_map(|(here, _)| here).collect());
+        }
+        let (mut published, mut states) = (self.store.publications().await?, self.store.publisher_states().await?);
+        let mut stored = |cell: StatusCell| {
+            let place = cell.settings.place.describe();
+            let key = (cell.key.trust_domain.to_string(), cell.key.name.clone());
+            let published = published.remove(&key).filter(|publication| publication.place == place);
+            let state = states.remove(&key).filter(|(at, _)| *at == place);
+            PublisherStatus {
+                replica: cell.replica(leases),
+                trust_domain: cell.key.trust_domain,
+                settings: cell.settings,
+                published,
+                state: state.map(|(_, state)| state).unwrap_or_default(),
+            }
+        };
+        Ok(known.into_iter().map(|(here, cell)| here.unwrap_or_else(|| stored(cell))).collect())
     }
 }

@@ -224,6 +224,7 @@ impl Work<'_> {
             for name in changes.of(ChangeKind::Own) {
                 let Some(domain) = served.get(&name) else { continue };
                 readable(follow::accepted_elsewhere(domain, store, clock).await)?;
+                domain.stored_elsewhere();
             }
             self.seen = changes.latest;
         }

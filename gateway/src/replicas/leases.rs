@@ -88,6 +88,11 @@ impl Leases {
         self.shared.as_deref().map(|shared| shared.id.as_str())
     }
 
+    /// What people call this gateway; `None` if the database is nobody else's.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.shared.as_deref().map(|shared| shared.name.as_str())
+    }
+
     /// Whether other gateways may use the database too.
     pub fn are_shared(&self) -> bool {
         self.shared.is_some()

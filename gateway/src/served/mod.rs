@@ -154,7 +154,13 @@ impl ServedDomain {
         self.stored.send_replace(Some(digest.to_owned()));
     }
 
-    /// Follows the digest of the document in the store.
+    /// Another gateway stored something about the domain.
+    pub(crate) fn stored_elsewhere(&self) {
+        // Who follows the store looks again.
+        self.stored.send_modify(|_| {});
+    }
+
+    /// Follows the digest of the document this gateway stored, and changes of others.
     pub(crate) fn subscribe_stored(&self) -> watch::Receiver<Option<String>> {
         self.stored.subscribe()
     }

@@ -223,6 +223,11 @@ impl PlaceSettings {
         }
     }
 
+    /// Whether each gateway has a place of its own under these names, where several share a database.
+    pub fn is_of_gateway(&self) -> bool {
+        matches!(self, Self::File { .. })
+    }
+
     /// The format it is published in.
     pub fn format(&self) -> BundleFormat {
         match self {

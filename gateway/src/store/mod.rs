@@ -9,6 +9,7 @@ pub mod leases;
 pub mod managed;
 pub mod partner_bundles;
 pub mod publications;
+pub mod publisher_states;
 pub mod relationships;
 pub mod served;
 pub mod sources;

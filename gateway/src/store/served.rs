@@ -6,7 +6,9 @@ use service_kit::database::Connection;
 use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, audit, changes, changes::ChangeKind, from_unix, parse_bundle, sources, to_unix};
+use super::{
+    Store, StoreError, audit, changes, changes::ChangeKind, from_unix, parse_bundle, publications, sources, to_unix,
+};
 use crate::{
     audit::{Action, Actor, Event, bundle_summary},
     served::Published,
@@ -85,6 +87,9 @@ impl Store {
                     changes::note(&mut connection, &self.leases, ChangeKind::Own, change.trust_domain).await?;
                     for (source, record) in change.sources {
                         sources::upsert(&mut connection, change.trust_domain, source, record, now).await?;
+                    }
+                    if change.events.iter().any(|event| event.what == Action::SourceAccepted) {
+                        publications::may_go_back(&mut connection, change.trust_domain).await?;
                     }
                     for event in change.events {
                         let event = Event {

@@ -8,7 +8,7 @@ use service_kit::database::Connection;
 use sqlx::Row as _;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, from_unix, parse_bundle, to_unix};
+use super::{Store, StoreError, from_unix, parse_bundle, publications, to_unix};
 use crate::source::contributions::{HeldRecord, SourceRecord};
 
 impl Store {
@@ -48,7 +48,8 @@ impl Store {
                         .bind(source)
                         .execute(&mut *connection)
                         .await?;
-                    Ok(())
+                    // What is left may count lower.
+                    publications::may_go_back(&mut connection, trust_domain).await
                 })
             })
             .await

@@ -52,23 +52,25 @@ fn describe(status: PublisherStatus) -> Publisher {
         Health::Healthy => PublisherHealth::Healthy,
         Health::Failing => PublisherHealth::Failing,
     };
+    let state = status.state;
     Publisher {
         trust_domain: status.trust_domain.to_string(),
         kind: status.settings.place.kind().to_owned(),
         place: status.settings.place.describe(),
         name: status.settings.name,
+        replica: status.replica,
         health,
         published: status.published.map(|published| PublishedDocument {
             digest: published.digest,
             sequence: published.sequence,
             confirmed_at: published.confirmed_at,
         }),
-        last_success: status.last_success,
-        last_attempt: status.last_attempt,
-        next_attempt: status.next_attempt,
-        consecutive_failures: status.consecutive_failures,
-        last_error: status.last_error,
-        drift: status.drift.map(|drift| PublisherDrift { at: drift.at, digest: drift.digest, count: drift.count }),
+        last_success: state.last_success,
+        last_attempt: state.last_attempt,
+        next_attempt: state.next_attempt,
+        consecutive_failures: state.consecutive_failures,
+        last_error: state.last_error,
+        drift: state.drift.map(|drift| PublisherDrift { at: drift.at, digest: drift.digest, count: drift.count }),
     }
 }
 
@@ -78,7 +80,7 @@ async fn list(State(admin): State<Admin>, Params(filter): Params<Filter>) -> Res
     let page = Page::new("publishers", &asked, filter.limit, filter.page_token.as_deref())?;
     // Neither part has a space.
     let key = |status: &PublisherStatus| format!("{} {}", status.trust_domain, status.settings.name);
-    let mut publishers = admin.publishers.list();
+    let mut publishers = admin.publishers.list().await?;
     publishers.retain(|status| {
         page.after().is_none_or(|after| key(status).as_str() > after)
             && trust_domain.as_ref().is_none_or(|wanted| status.trust_domain == *wanted)

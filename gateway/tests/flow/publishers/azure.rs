@@ -118,14 +118,15 @@ async fn answer(State(service): State<Service>, method: Method, uri: Uri, header
     }
 }
 
-struct Blob {
+pub(super) struct Blob {
     folder: tempfile::TempDir,
     service: Service,
     gate: Gate,
 }
 
 impl Blob {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
+        service_kit::crypto::install();
         let service = Service::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let gate = Gate::before(listener.local_addr().unwrap()).await;
@@ -191,7 +192,6 @@ impl Place for Blob {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_azure_blob_conforms() {
-    service_kit::crypto::install();
     conformance(&Blob::start().await).await;
 }
 

@@ -8,4 +8,5 @@ mod gate;
 mod google;
 mod kubernetes;
 mod programs;
+mod replicas;
 mod sigv4;

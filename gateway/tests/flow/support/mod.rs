@@ -101,10 +101,16 @@ impl Setup {
 
     /// Starts another gateway for the same domain, on the same database under this name.
     pub async fn start_replica(&self, name: &str) -> Running {
+        self.start_replica_with(name, |_| {}).await
+    }
+
+    /// Starts another gateway with a configuration that differs.
+    pub async fn start_replica_with(&self, name: &str, differ: impl FnOnce(&mut Value)) -> Running {
         let mut config = self.config.clone();
         config["data_dir"] = json!(self.file(name));
         config["socket_path"] = json!(self.file(&format!("{name}.sock")));
         config["datastore"]["postgres"]["replica_name"] = json!(name);
+        differ(&mut config);
         let running = self.start_config(&config).await;
         eventually("the replica to be ready", || async { running.readiness.is_ready() }).await;
         running
@@ -144,6 +150,12 @@ impl Running {
     pub async fn stop(self) {
         self.shutdown.trigger();
         self.task.await.unwrap().unwrap();
+    }
+
+    /// Ends it as a kill would: nothing is given back.
+    pub async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
     }
 
     pub async fn relationship(&self, name: &str) -> api::Relationship {
