@@ -1,15 +1,14 @@
 //! One connection after its handshake: HTTP/1.1 or HTTP/2 as ALPN chose, cut off when it idles or stalls.
 
 use std::{
+    future::pending,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use axum::body::Body;
+use futures::future::BoxFuture;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -18,7 +17,11 @@ use hyper_util::{
 use service_kit::{clock::SharedClock, lifecycle::Shutdown, tls::ALPN_H2};
 use tower::ServiceExt as _;
 
-use super::{Accepted, client::ClientAddress};
+use super::{
+    Accepted,
+    client::ClientAddress,
+    progress::{Progress, Watched},
+};
 use crate::settings::ServingLimits;
 
 /// A connection is closed after this long, so that clients notice changed certificates and addresses.
@@ -40,8 +43,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves `stream` until the client, the time limits or `shutdown` end it. Whoever sends no head within the header
-/// timeout is cut off; a connection without a request for the idle timeout is closed, and cut off after the same time
-/// again.
+/// timeout is cut off, over HTTP/1.1 at each request; a connection without a request for the idle timeout is closed, and
+/// cut off after the same time again.
 pub(super) async fn serve(
     accepted: Accepted,
     client: ClientAddress,
@@ -55,21 +58,27 @@ pub(super) async fn serve(
         Duration::try_from(peer.until - clock.now()).unwrap_or_default().min(MAX_CONNECTION_AGE)
     });
     let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-    let requests = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&requests);
+    let progress = Arc::new(Progress::default());
+    let counter = Arc::clone(&progress);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        counter.fetch_add(1, Ordering::Relaxed);
+        let answering = counter.answering();
         request.extensions_mut().insert(client);
         if let Some(peer) = &peer {
             request.extensions_mut().insert(peer.identity());
         }
-        router.clone().oneshot(request.map(Body::new))
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async move {
+            let _answering = answering;
+            answer.await
+        }
     });
-
-    let builder = builder(http2, limits.header_timeout);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let builder = builder(http2);
+    let stream = TokioIo::new(Watched::new(stream, Arc::clone(&progress)));
+    let mut connection = pin!(builder.serve_connection(stream, service));
     let mut age = clock.sleep(max_age);
     let mut tick = clock.sleep(limits.header_timeout);
+    // The first head has its time from the handshake on.
+    let mut head: BoxFuture<'static, ()> = Box::pin(pending());
     let mut seen = 0;
     let mut closing = false;
     loop {
@@ -77,7 +86,7 @@ pub(super) async fn serve(
             // Errors are the client's: resets, malformed requests, missing close_notify.
             _ = connection.as_mut() => return,
             () = &mut tick => {
-                let now = requests.load(Ordering::Relaxed);
+                let now = progress.requests.load(Ordering::Relaxed);
                 if closing || now == 0 {
                     return;
                 }
@@ -87,6 +96,13 @@ pub(super) async fn serve(
                     connection.as_mut().graceful_shutdown();
                 }
                 tick = clock.sleep(limits.idle_timeout);
+            }
+            () = progress.head_begun(), if !http2 => head = clock.sleep(limits.header_timeout),
+            () = &mut head => {
+                if progress.is_head_open() {
+                    return;
+                }
+                head = Box::pin(pending());
             }
             () = &mut age, if !closing => {
                 closing = true;
@@ -102,12 +118,13 @@ pub(super) async fn serve(
     }
 }
 
-fn builder(http2: bool, header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+fn builder(http2: bool) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        // It would end connections that wait for their next request.
+        .header_read_timeout(None)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS);
     builder

@@ -6,6 +6,7 @@ pub(crate) mod client;
 mod connection;
 pub(crate) mod endpoint_identity;
 pub(crate) mod peer;
+mod progress;
 mod proxy_protocol;
 pub(crate) mod rate_limit;
 

@@ -129,6 +129,24 @@ async fn a_client_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_kept_connection_may_wait_longer_for_its_next_request_than_a_head_may_take() {
+    let mut setup = Setup::new().await;
+    setup.config["limits"] = json!({"header_timeout": "300ms", "idle_timeout": "20s"});
+    let gateway = setup.start().await;
+    let mut kept = through_proxy(&setup, &gateway, b"").await.unwrap();
+    for _ in 0..3 {
+        assert!(ask(&mut kept).await.starts_with("HTTP/1.1 200"));
+        tokio::time::sleep(Duration::from_millis(800)).await;
+    }
+    // A further head has no more time than the first.
+    kept.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), kept.read_to_end(&mut rest)).await;
+    assert!(read.is_ok(), "still open");
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn slow_clients_are_cut_off_at_each_step() {
     let mut setup = Setup::new().await;
     setup.config["limits"] = json!({"handshake_timeout": "300ms", "header_timeout": "300ms", "idle_timeout": "300ms"});
