@@ -66,11 +66,18 @@ pub struct Http01 {
     pub bind_port: u16,
     /// Sends every other request for one of the names to https. Clients of bundles never need it.
     pub redirect_to_https: bool,
+    /// As of the public listeners: networks whose connections begin with a PROXY protocol header.
+    pub proxy_protocol_trusted_cidrs: Vec<String>,
 }
 
 impl Default for Http01 {
     fn default() -> Self {
-        Self { bind_address: default_bind_address(), bind_port: 80, redirect_to_https: false }
+        Self {
+            bind_address: default_bind_address(),
+            bind_port: 80,
+            redirect_to_https: false,
+            proxy_protocol_trusted_cidrs: Vec::new(),
+        }
     }
 }
 

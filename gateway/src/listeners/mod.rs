@@ -325,19 +325,14 @@ impl Shared {
         peer: SocketAddr,
     ) -> Option<(Accepted, ClientAddress, client::Counted)> {
         let listener = self.name;
-        let mut client = ClientAddress(peer.ip());
-        let peer_ip = peer.ip().to_canonical();
-        if self.trusted_proxies.iter().any(|network| network.contains(&peer_ip)) {
-            match proxy_protocol::read(&mut stream).await {
-                Ok(Some(address)) => client = ClientAddress(address),
-                Ok(None) => {}
-                Err(error) => {
-                    self.metrics.proxy_refused.increment(1);
-                    tracing::debug!(listener, %peer, %error, "connection of a proxy refused");
-                    return None;
-                }
+        let client = match proxy_protocol::client(&mut stream, peer.ip(), &self.trusted_proxies).await {
+            Ok(client) => client,
+            Err(error) => {
+                self.metrics.proxy_refused.increment(1);
+                tracing::debug!(listener, %peer, %error, "connection of a proxy refused");
+                return None;
             }
-        }
+        };
         let Some(counted) = self.per_client.open(client.into()) else {
             self.metrics.refused.increment(1);
             tracing::debug!(listener, client = %client.0, "connection refused: the client has as many as it may");

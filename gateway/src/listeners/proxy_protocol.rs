@@ -8,7 +8,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use super::client::ClientAddress;
 
 /// Longest header of version 1, line end included.
 const MAX_V1_BYTES: usize = 107;
@@ -21,7 +24,7 @@ const MAX_V2_BYTES: usize = 4096;
 
 /// Why a header is not accepted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProxyHeaderError {
+pub(crate) enum ProxyHeaderError {
     /// The connection failed or ended.
     #[error("the PROXY protocol header did not arrive: {0}")]
     Io(#[from] io::Error),
@@ -36,8 +39,24 @@ pub(super) enum ProxyHeaderError {
     Malformed(&'static str),
 }
 
+/// Whose connection this is: the peer's, or, if it is in one of the `trusted` networks, that of the client its header names.
+///
+/// # Errors
+/// When a trusted peer sends no acceptable header.
+pub(crate) async fn client(
+    stream: &mut (impl AsyncRead + Unpin),
+    peer: IpAddr,
+    trusted: &[IpNet],
+) -> Result<ClientAddress, ProxyHeaderError> {
+    let canonical = peer.to_canonical();
+    if !trusted.iter().any(|network| network.contains(&canonical)) {
+        return Ok(ClientAddress(peer));
+    }
+    Ok(ClientAddress(read(stream).await?.unwrap_or(peer)))
+}
+
 /// Reads the header. `None` when the proxy speaks for itself (health checks) or does not know the client's address.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>, ProxyHeaderError> {
+async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>, ProxyHeaderError> {
     // The shortest header of either version is longer.
     let mut start = [0; V2_SIGNATURE.len()];
     stream.read_exact(&mut start).await?;

@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use federation_specs::dns_name;
+use ipnet::IpNet;
 use url::Url;
 
 use super::{
     error::{SettingsError, error},
-    values::{non_empty, socket_address},
+    values::{networks, non_empty, socket_address},
 };
 use crate::config::{self, AcmeChallenge};
 
@@ -50,6 +51,8 @@ pub struct Http01Settings {
     pub address: SocketAddr,
     /// Whether other requests for one of the names are sent to https.
     pub redirect_to_https: bool,
+    /// Networks whose PROXY protocol headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// External account binding.
@@ -144,6 +147,10 @@ fn challenge(acme: &config::Acme) -> Result<ChallengeSettings, SettingsError> {
             Ok(ChallengeSettings::Http01(Http01Settings {
                 address: socket_address(&key("http_01.bind_address"), &listener.bind_address, listener.bind_port)?,
                 redirect_to_https: listener.redirect_to_https,
+                trusted_proxies: networks(
+                    &key("http_01.proxy_protocol_trusted_cidrs"),
+                    &listener.proxy_protocol_trusted_cidrs,
+                )?,
             }))
         }
     }

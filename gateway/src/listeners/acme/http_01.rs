@@ -12,6 +12,7 @@ use axum::{
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use service_kit::{BoxError, clock::SharedClock, lifecycle::Shutdown};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -22,10 +23,7 @@ use tower::ServiceExt as _;
 
 use super::challenge::Challenges;
 use crate::{
-    listeners::{
-        ListenerError,
-        client::{ClientAddress, ConnectionsPerClient},
-    },
+    listeners::{ListenerError, client::ConnectionsPerClient, proxy_protocol},
     settings::{AcmeSettings, Http01Settings},
 };
 
@@ -55,6 +53,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub(crate) struct Http01Listener {
     socket: TcpListener,
     router: Router,
+    trusted_proxies: Vec<IpNet>,
     clock: SharedClock,
 }
 
@@ -82,7 +81,7 @@ impl Http01Listener {
         tracing::info!(listener = NAME, %address, "listening");
         let redirected = if settings.redirect_to_https { acme.domain_names.clone() } else { Vec::new() };
         let router = router(Answers { challenges, redirected: redirected.into() });
-        Ok(Self { socket, router, clock })
+        Ok(Self { socket, router, trusted_proxies: settings.trusted_proxies.clone(), clock })
     }
 
     /// Answers until `shutdown`.
@@ -91,7 +90,11 @@ impl Http01Listener {
     /// Never; the signature is that of a service task.
     pub(crate) async fn run(self, shutdown: Shutdown) -> Result<(), BoxError> {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let per_client = ConnectionsPerClient::new(MAX_CONNECTIONS_PER_CLIENT);
+        let serving = Arc::new(Serving {
+            router: self.router,
+            trusted_proxies: self.trusted_proxies,
+            per_client: ConnectionsPerClient::new(MAX_CONNECTIONS_PER_CLIENT),
+        });
         let connections = TaskTracker::new();
         loop {
             let accept = async {
@@ -104,13 +107,15 @@ impl Http01Listener {
             };
             match accepted {
                 Ok(((stream, peer), slot)) => {
-                    let Some(counted) = per_client.open(ClientAddress(peer.ip()).into()) else { continue };
-                    let connection = connection(stream, peer, self.router.clone(), Arc::clone(&self.clock));
-                    let shutdown = shutdown.clone();
+                    let connection = Arc::clone(&serving).connection(stream, peer);
+                    let (clock, shutdown) = (Arc::clone(&self.clock), shutdown.clone());
                     connections.spawn(async move {
-                        let _held = (slot, counted);
+                        let _slot = slot;
                         tokio::select! {
                             () = connection => {}
+                            () = clock.sleep(CONNECTION_TIMEOUT) => {
+                                tracing::debug!(listener = NAME, %peer, "connection took too long");
+                            }
                             () = shutdown.cancelled() => {}
                         }
                     });
@@ -127,20 +132,35 @@ impl Http01Listener {
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, clock: SharedClock) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| router.clone().oneshot(request.map(Body::new)));
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        done = serving => if let Err(error) = done {
-            tracing::debug!(listener = NAME, %peer, %error, "connection ended");
-        },
-        () = clock.sleep(CONNECTION_TIMEOUT) => tracing::debug!(listener = NAME, %peer, "connection took too long"),
+/// What its connections have in common.
+struct Serving {
+    router: Router,
+    trusted_proxies: Vec<IpNet>,
+    per_client: Arc<ConnectionsPerClient>,
+}
+
+impl Serving {
+    async fn connection(self: Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
+        let client = match proxy_protocol::client(&mut stream, peer.ip(), &self.trusted_proxies).await {
+            Ok(client) => client,
+            Err(error) => {
+                return tracing::debug!(listener = NAME, %peer, %error, "connection of a proxy refused");
+            }
+        };
+        let Some(_counted) = self.per_client.open(client.into()) else { return };
+        let router = self.router.clone();
+        let service =
+            service_fn(move |request: hyper::Request<Incoming>| router.clone().oneshot(request.map(Body::new)));
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = served.await {
+            tracing::debug!(listener = NAME, client = %client.0, %error, "connection ended");
+        }
     }
 }
 
@@ -171,30 +191,87 @@ async fn redirect(State(answers): State<Answers>, uri: Uri, headers: HeaderMap) 
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
-    #[tokio::test]
-    async fn one_client_cannot_take_every_connection() {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    /// A running listener that believes the headers of these networks.
+    async fn start(
+        trusted: &[&str],
+        shutdown: &Shutdown,
+    ) -> (SocketAddr, tokio::task::JoinHandle<Result<(), BoxError>>) {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let router = router(Answers { challenges: Arc::default(), redirected: Arc::default() });
-        let listener = Http01Listener { socket, router, clock: service_kit::clock::SystemClock::shared() };
+        let trusted_proxies = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        let clock = service_kit::clock::SystemClock::shared();
+        let listener = Http01Listener { socket, router, trusted_proxies, clock };
+        (address, tokio::spawn(listener.run(shutdown.clone())))
+    }
+
+    /// Whatever comes back until the connection is closed.
+    async fn send(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut read = Vec::new();
+        let _ = stream.read_to_end(&mut read).await;
+        read
+    }
+
+    #[tokio::test]
+    async fn one_client_cannot_take_every_connection() {
         let shutdown = Shutdown::new();
-        let running = tokio::spawn(listener.run(shutdown.clone()));
+        let (address, running) = start(&[], &shutdown).await;
         let mut idle = Vec::new();
         for _ in 0..MAX_CONNECTIONS_PER_CLIENT {
             idle.push(TcpStream::connect(address).await.unwrap());
         }
-        let mut read = Vec::new();
         // Closed without an answer.
-        TcpStream::connect(address).await.unwrap().read_to_end(&mut read).await.unwrap();
-        assert!(read.is_empty());
+        assert!(send(address, b"").await.is_empty());
         // Those let in are answered, and their place is free again.
         let mut first = idle.swap_remove(0);
+        let mut read = Vec::new();
         first.write_all(b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         first.read_to_end(&mut read).await.unwrap();
         assert!(read.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&read));
+        shutdown.trigger();
+        running.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_proxy_names_the_client() {
+        let shutdown = Shutdown::new();
+        let (address, running) = start(&["127.0.0.0/8"], &shutdown).await;
+        let request = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n";
+        let named = |client: u8| format!("PROXY TCP4 192.0.2.{client} 127.0.0.1 1000 80\r\n");
+        let answer = send(address, &[named(1).as_bytes(), request].concat()).await;
+        assert!(answer.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&answer));
+        assert!(send(address, request).await.is_empty(), "a trusted proxy has to send its header");
+        // The limit is that of the clients, not of the proxy.
+        let mut idle = Vec::new();
+        for _ in 0..MAX_CONNECTIONS_PER_CLIENT {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(named(2).as_bytes()).await.unwrap();
+            idle.push(stream);
+        }
+        let answer = send(address, &[named(1).as_bytes(), request].concat()).await;
+        assert!(answer.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&answer));
+        let mut refused = false;
+        for _ in 0..100 {
+            refused = send(address, &[named(2).as_bytes(), request].concat()).await.is_empty();
+            if refused {
+                break;
+            }
+        }
+        assert!(refused, "client 2 has as many as it may");
+        shutdown.trigger();
+        running.await.unwrap().unwrap();
+
+        // Nobody else may name another client.
+        let shutdown = Shutdown::new();
+        let (address, running) = start(&["10.0.0.0/8"], &shutdown).await;
+        let answer = send(address, &[named(1).as_bytes(), request].concat()).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&answer));
         shutdown.trigger();
         running.await.unwrap().unwrap();
     }
