@@ -14,6 +14,15 @@ pub(crate) const NOT_FOUND: &str = "404 page not found";
 /// Text of a method other than GET and HEAD.
 pub(crate) const METHOD_NOT_ALLOWED: &str = "405 method not allowed";
 
+/// Text of a request without the host HTTP/1.1 demands.
+pub(crate) const NO_HOST: &str = "400 missing Host header";
+
+/// Text of a request that names more than one host.
+pub(crate) const SEVERAL_HOSTS: &str = "400 the request names several hosts";
+
+/// Text of a host that is no text.
+pub(crate) const BAD_HOST: &str = "400 the host is malformed";
+
 /// Text of a bundle that is not there yet.
 pub(crate) const NO_BUNDLE: &str = "500 unable to retrieve local bundle";
 
@@ -55,7 +64,8 @@ pub(crate) fn document(
     response
 }
 
-/// A plain-text error with a newline at its end.
+/// A plain-text error with a newline at its end, which no cache keeps: HTTP lets caches keep a 404 (RFC 9110 §15.1), and
+/// a domain may be served a moment later.
 pub(crate) fn error(status: StatusCode, text: &str, method: &Method) -> Response<Body> {
     let body = Bytes::from(format!("{text}\n"));
     let length = body.len();
@@ -65,6 +75,7 @@ pub(crate) fn error(status: StatusCode, text: &str, method: &Method) -> Response
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
     }

@@ -15,7 +15,7 @@ use axum::{
     error_handling::HandleErrorLayer,
     extract::{Request, State},
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header, request};
 use service_kit::{clock::SharedClock, metrics::Counter};
 use time::OffsetDateTime;
 use tower::{BoxError, ServiceBuilder, limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer, timeout::TimeoutLayer};
@@ -123,17 +123,22 @@ impl Routes {
         }
     }
 
-    fn find(&self, uri: &Uri, headers: &HeaderMap) -> Option<&Target> {
-        let place = self.paths.get(uri.path())?;
-        if place.by_host.is_empty() {
-            return place.any_host.as_ref();
-        }
-        let own = host(uri, headers).and_then(|host| place.by_host.get(&*host));
+    fn find(&self, path: &str, host: Option<&str>) -> Option<&Target> {
+        let place = self.paths.get(path)?;
+        let own = host.and_then(|host| place.by_host.get(host));
         own.or(place.any_host.as_ref())
     }
 
-    fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap, now: OffsetDateTime) -> Response<Body> {
-        let target = self.find(uri, headers);
+    fn answer(&self, request: &request::Parts, now: OffsetDateTime) -> Response<Body> {
+        let request::Parts { method, uri, headers, .. } = request;
+        let host = match host(request.version, uri, headers) {
+            Ok(host) => host,
+            Err(text) => {
+                self.nothing.count(StatusCode::BAD_REQUEST);
+                return answer::error(StatusCode::BAD_REQUEST, text, method);
+            }
+        };
+        let target = self.find(uri.path(), host.as_deref());
         let response = match target.map(|target| &target.resource) {
             resource if method != Method::GET && method != Method::HEAD => {
                 let text = match resource {
@@ -153,21 +158,40 @@ impl Routes {
     }
 }
 
-/// The host asked for, in lower case and without port: of the URL (HTTP/2), or of the `Host` header.
-fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
-    let host = match uri.host() {
-        Some(host) => host,
-        None => {
-            let value = headers.get(header::HOST)?.to_str().ok()?;
-            match value.rsplit_once(':') {
-                Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-                _ => value,
-            }
-        }
-    };
+/// The host asked for, in lower case, without port and final dot: of the URL (HTTP/2, and what proxies are sent), or of
+/// the `Host` header. A cache in between might take another one where two are named, and keep one host's document as
+/// another's.
+///
+/// # Errors
+/// The text of the answer to a request that names no host, or several.
+fn host<'a>(version: Version, uri: &'a Uri, headers: &'a HeaderMap) -> Result<Option<Cow<'a, str>>, &'static str> {
+    let mut named = headers.get_all(header::HOST).iter();
+    let header = named.next();
+    if named.next().is_some() {
+        return Err(answer::SEVERAL_HOSTS);
+    }
+    let header = header.map(|value| value.to_str().map_err(|_| answer::BAD_HOST)).transpose()?;
+    if version == Version::HTTP_11 && header.is_none() {
+        return Err(answer::NO_HOST);
+    }
+    let header = header.map(|value| match value.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => value,
+    });
+    if version == Version::HTTP_2
+        && let (Some(url), Some(header)) = (uri.host(), header)
+        && !url.eq_ignore_ascii_case(header)
+    {
+        return Err(answer::SEVERAL_HOSTS);
+    }
+    Ok(uri.host().or(header).map(canonical_host))
+}
+
+fn canonical_host(host: &str) -> Cow<'_, str> {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = host.strip_suffix('.').unwrap_or(host);
     let upper = host.bytes().any(|byte| byte.is_ascii_uppercase());
-    Some(if upper { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) })
+    if upper { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) }
 }
 
 /// What the requests of one public listener meet.
@@ -214,7 +238,7 @@ async fn public(State(site): State<Arc<Site>>, request: Request) -> Response<Bod
         let text = "429 too many requests, try again later";
         return try_again(StatusCode::TOO_MANY_REQUESTS, text, request.method(), wait);
     }
-    site.routes.answer(request.method(), request.uri(), request.headers(), now)
+    site.routes.answer(&request.into_parts().0, now)
 }
 
 async fn overloaded(method: Method, _error: BoxError) -> Response<Body> {
