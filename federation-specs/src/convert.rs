@@ -7,6 +7,7 @@ use std::time::Duration;
 use prost::Message as _;
 
 use crate::bundle::{Bundle, BundleError, JwtAuthority, X509Authority};
+use crate::certificate::split_der_certificates;
 use crate::id::{IdError, SpiffeId, TrustDomain};
 use crate::profile::{EndpointProfile, EndpointUrl, EndpointUrlError};
 use crate::proto::types;
@@ -195,53 +196,77 @@ pub fn jwt_authority_to_proto(authority: &JwtAuthority) -> types::JwtKey {
 
 /// Reads a bundle as a server sends it: taint marks are taken over.
 ///
+/// A SPIRE server stores and sends authorities that are no certificate or several (SPIRE 1.15, `AppendBundle`), and keys
+/// of any type Go can parse. The former are taken for what they hold; the latter are passed over if they are not known
+/// here, as the standard asks.
+///
 /// # Errors
 /// [`ConvertError`].
 pub fn bundle_from_proto(message: &types::Bundle) -> Result<Bundle, ConvertError> {
+    let x509 = |authority: &types::X509Certificate| {
+        let authorities = match split_der_certificates(&authority.asn1) {
+            Ok(certificates) => certificates.iter().map(|der| X509Authority::from_der(der)).collect(),
+            Err(_) => X509Authority::from_der(&authority.asn1).map(|authority| vec![authority]),
+        };
+        let taint = |authorities: Vec<X509Authority>| {
+            authorities.into_iter().map(|known| known.with_tainted(authority.tainted)).collect()
+        };
+        authorities.map(taint)
+    };
+    let key = |message: &types::JwtKey| match jwt_authority_from_proto(message) {
+        Ok(key) => Ok(Some(key)),
+        Err(KeyAuthorityError::PublicKey(error)) if error.is_unsupported() => Ok(None),
+        Err(error) => Err(error),
+    };
+    bundle(message, x509, key)
+}
+
+/// Reads a bundle as a client hands it in: each authority is exactly one certificate or key; taint marks and WIT
+/// authorities are not taken (SPIRE 1.15).
+///
+/// # Errors
+/// [`ConvertError`].
+pub fn bundle_from_client(message: &types::Bundle) -> Result<Bundle, ConvertError> {
+    let x509 =
+        |authority: &types::X509Certificate| x509_authority_from_proto(authority).map(|authority| vec![authority]);
+    let key = |message: &types::JwtKey| Ok(Some(jwt_authority_from_proto(message)?.with_tainted(false)));
+    bundle(&types::Bundle { wit_authorities: Vec::new(), ..message.clone() }, x509, key)
+}
+
+fn bundle(
+    message: &types::Bundle,
+    x509: impl Fn(&types::X509Certificate) -> Result<Vec<X509Authority>, BundleError>,
+    key: impl Fn(&types::JwtKey) -> Result<Option<JwtAuthority>, KeyAuthorityError>,
+) -> Result<Bundle, ConvertError> {
     let counts = [message.x509_authorities.len(), message.jwt_authorities.len(), message.wit_authorities.len()];
     if counts.into_iter().any(|count| count > MAX_AUTHORITIES) {
         return Err(ConvertError::TooManyAuthorities);
     }
     let trust_domain = TrustDomain::from_name_or_id(&message.trust_domain)?;
-    let x509 = message
-        .x509_authorities
-        .iter()
-        .map(|authority| Ok(x509_authority_from_proto(authority)?.with_tainted(authority.tainted)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(ConvertError::X509Authority)?;
-    let jwt = message.jwt_authorities.iter().map(jwt_authority_from_proto).collect::<Result<Vec<_>, _>>()?;
-    let wit = message
-        .wit_authorities
-        .iter()
-        .map(|authority| {
-            jwt_authority_from_proto(&types::JwtKey {
-                public_key: authority.public_key.clone(),
-                key_id: authority.key_id.clone(),
-                expires_at: authority.expires_at,
-                tainted: authority.tainted,
-            })
+    let mut authorities = Vec::with_capacity(message.x509_authorities.len());
+    for authority in &message.x509_authorities {
+        authorities.extend(x509(authority).map_err(ConvertError::X509Authority)?);
+        if authorities.len() > MAX_AUTHORITIES {
+            return Err(ConvertError::TooManyAuthorities);
+        }
+    }
+    let jwt = message.jwt_authorities.iter().filter_map(|message| key(message).transpose());
+    let wit = message.wit_authorities.iter().filter_map(|authority| {
+        key(&types::JwtKey {
+            public_key: authority.public_key.clone(),
+            key_id: authority.key_id.clone(),
+            expires_at: authority.expires_at,
+            tainted: authority.tainted,
         })
-        .collect::<Result<Vec<_>, _>>()?;
+        .transpose()
+    });
     let hint = u64::try_from(message.refresh_hint).map_err(|_| ConvertError::NegativeRefreshHint)?;
     Ok(Bundle::new(trust_domain)
-        .with_x509_authorities(x509)
-        .with_jwt_authorities(jwt)
-        .with_wit_authorities(wit)
+        .with_x509_authorities(authorities)
+        .with_jwt_authorities(jwt.collect::<Result<Vec<_>, _>>()?)
+        .with_wit_authorities(wit.collect::<Result<Vec<_>, _>>()?)
         .with_refresh_hint(Some(Duration::from_secs(hint)))
         .with_sequence(Some(message.sequence_number)))
-}
-
-/// Reads a bundle as a client hands it in: taint marks and WIT authorities are
-/// not taken (SPIRE 1.15).
-///
-/// # Errors
-/// [`ConvertError`].
-pub fn bundle_from_client(message: &types::Bundle) -> Result<Bundle, ConvertError> {
-    let bundle = bundle_from_proto(&types::Bundle { wit_authorities: Vec::new(), ..message.clone() })?;
-    let x509: Vec<_> =
-        bundle.x509_authorities().iter().map(|authority| authority.clone().with_tainted(false)).collect();
-    let jwt: Vec<_> = bundle.jwt_authorities().iter().map(|authority| authority.clone().with_tainted(false)).collect();
-    Ok(bundle.with_x509_authorities(x509).with_jwt_authorities(jwt))
 }
 
 /// Writes a bundle, trust domain as bare name.

@@ -57,7 +57,7 @@ fn bundle_faults_have_the_words_of_the_wire() {
         x509_authorities: vec![certificate(asn1)],
         ..Default::default()
     };
-    let error = |message: &types::Bundle| bundle_from_proto(message).unwrap_err().to_string();
+    let error = |message: &types::Bundle| bundle_from_client(message).unwrap_err().to_string();
     assert_eq!(error(&bundle(b"not der".to_vec())), "unable to parse X.509 authority: x509: malformed certificate");
     assert_eq!(error(&bundle(vec![])), "unable to parse X.509 authority: certificate is empty");
     let two = [POOL.0[0].der(), POOL.0[1].der()].concat();
@@ -77,6 +77,36 @@ fn bundle_faults_have_the_words_of_the_wire() {
         ..Default::default()
     };
     assert_eq!(bundle_from_proto(&many), Err(ConvertError::TooManyAuthorities));
+}
+
+#[test]
+fn what_a_spire_server_stored_and_sends_is_read() {
+    // AppendBundle took an empty authority and one of two certificates, and a nested server published a key on P-224.
+    let p224 = [
+        &[0x30, 0x4e, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01][..],
+        &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x21, 0x03, 0x3a, 0x00, 0x04],
+        &[7; 56],
+    ]
+    .concat();
+    let key = |id: &str, public_key: Vec<u8>| types::JwtKey { key_id: id.into(), public_key, ..Default::default() };
+    let one = types::X509Certificate { asn1: POOL.0[0].der().to_vec(), tainted: false };
+    let two = types::X509Certificate { asn1: [POOL.0[1].der(), POOL.0[2].der()].concat(), tainted: true };
+    let message = types::Bundle {
+        trust_domain: "td".into(),
+        x509_authorities: vec![one, certificate(vec![]), two],
+        jwt_authorities: vec![key("a", p224), key("b", POOL.1[0].public_key().spki_der().to_vec())],
+        ..Default::default()
+    };
+    let bundle = bundle_from_proto(&message).unwrap();
+    let tainted: Vec<_> =
+        bundle.x509_authorities().iter().map(|authority| (authority.der(), authority.tainted())).collect();
+    assert_eq!(tainted, [(POOL.0[0].der(), false), (POOL.0[1].der(), true), (POOL.0[2].der(), true)]);
+    assert_eq!(bundle.jwt_authorities().len(), 1);
+    assert!(bundle.find_jwt("b").is_some());
+    // Whatever is no certificate at all, and a broken key, still fail.
+    let broken = types::Bundle { x509_authorities: vec![certificate(b"not der".to_vec())], ..message.clone() };
+    assert!(bundle_from_proto(&broken).is_err());
+    assert!(bundle_from_proto(&types::Bundle { jwt_authorities: vec![key("c", vec![1])], ..message }).is_err());
 }
 
 #[test]

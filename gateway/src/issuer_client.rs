@@ -47,6 +47,9 @@ pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 /// Relationships asked for at once.
 const PAGE_SIZE: i32 = 500;
 
+/// Most pages of one list. A server may give fewer items a page than asked for, but not pages without end.
+const MAX_PAGES: usize = 2000;
+
 /// Most relationships taken from one issuer.
 pub const MAX_RELATIONSHIPS: usize = 100_000;
 
@@ -225,6 +228,7 @@ impl IssuerClient {
         let mut client = self.bundles();
         let mut all = HashMap::new();
         let mut page_token = String::new();
+        let mut pages = 0;
         loop {
             let request = ListFederatedBundlesRequest {
                 output_mask: None,
@@ -241,8 +245,13 @@ impl IssuerClient {
             if all.len() > MAX_RELATIONSHIPS {
                 return Err(self.bad(call, format!("more than {MAX_RELATIONSHIPS} bundles")));
             }
-            if answer.next_page_token.is_empty() || answer.bundles.is_empty() {
+            // A SPIRE server leaves its own bundle out after it cut the page, which may then be empty.
+            if answer.next_page_token.is_empty() {
                 return Ok(all);
+            }
+            pages += 1;
+            if pages > MAX_PAGES {
+                return Err(self.bad(call, format!("more than {MAX_PAGES} pages")));
             }
             page_token = answer.next_page_token;
         }
@@ -282,6 +291,7 @@ impl IssuerClient {
         let mut client = TrustDomainClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut all = Vec::new();
         let mut page_token = String::new();
+        let mut pages = 0;
         loop {
             let request = ListFederationRelationshipsRequest {
                 output_mask: None,
@@ -295,6 +305,10 @@ impl IssuerClient {
             }
             if answer.next_page_token.is_empty() {
                 return Ok(all);
+            }
+            pages += 1;
+            if pages > MAX_PAGES {
+                return Err(self.bad(call, format!("more than {MAX_PAGES} pages")));
             }
             page_token = answer.next_page_token;
         }

@@ -33,5 +33,6 @@ mod restart;
 mod serving;
 mod several_domains;
 mod sources;
+mod spire_server;
 mod support;
 mod webhooks;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod issuer;
 pub mod partner;
 pub mod receiver;
+pub mod spire;
 pub mod workload_api;
 
 use std::{path::PathBuf, time::Duration};
