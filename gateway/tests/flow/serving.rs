@@ -230,6 +230,30 @@ async fn endpoint_svid_is_renewed_without_dropping_connections() {
 }
 
 #[tokio::test]
+async fn an_issuer_that_signs_for_a_moment_is_not_asked_without_end_and_its_absence_is_told() {
+    let setup = Setup::new().await;
+    // As of a SPIRE server whose own certificate is about to end: half of its life is over when it arrives.
+    setup.issuer.state().svid_life = Duration::seconds(1);
+    let gateway = setup.start().await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let minted = setup.issuer.state().minted;
+    assert!((2..=6).contains(&minted), "{minted} in three seconds");
+
+    setup.issuer.state().svid_life = Duration::seconds(12);
+    let before = minted;
+    eventually("a longer one", || async { setup.issuer.state().minted > before + 1 }).await;
+    let mut setup = setup;
+    setup.issuer.stop().await;
+    let remark = || gateway.readiness.snapshot()["listeners"].reason.clone().unwrap_or_default();
+    eventually("the failing renewal to be told", || async { remark().contains("goes on: ") }).await;
+    assert!(gateway.readiness.is_ready() && remark().contains("X509-SVID valid until 20"), "{}", remark());
+    eventually("its end", || async { !gateway.readiness.is_ready() }).await;
+    setup.issuer.resume();
+    eventually("another one", || async { gateway.readiness.is_ready() && remark().is_empty() }).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_change_of_authorities_renews_the_endpoint_svid() {
     let setup = Setup::new().await;
     let gateway = setup.start().await;

@@ -21,6 +21,7 @@ use service_kit::{
     lifecycle::Shutdown,
     tls::{SvidCell, SvidSource as _, TlsError, X509Identity},
 };
+use time::format_description::well_known::Rfc3339;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::EndpointIdentity;
@@ -43,6 +44,9 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Waits after failures.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// The issuer is not asked more often than this, however short-lived what it signs is.
+const SHORTEST_PAUSE: time::Duration = time::Duration::SECOND;
 
 /// Why an endpoint has no new X509-SVID.
 #[derive(Debug, thiserror::Error)]
@@ -226,8 +230,10 @@ impl EndpointIdentity for Minted {
             };
             match minted {
                 Ok(identity) => {
-                    let life = identity.not_after() - identity.not_before();
-                    due = identity.not_before() + life / 2;
+                    // Half of what is left: an issuer whose own certificate ends soon, or whose clock is late, signs
+                    // what is old already, and is not to be asked without a pause.
+                    let now = self.clock.now();
+                    due = now + ((identity.not_after() - now) / 2_i32).max(SHORTEST_PAUSE);
                     signed_under = self.domain.current().map(|now| authorities(&now.bundle));
                     tracing::info!(id = %self.id, not_after = %identity.not_after(), "X509-SVID of the endpoint renewed");
                     self.metrics.renewed();
@@ -241,8 +247,13 @@ impl EndpointIdentity for Minted {
                     if text != last_error {
                         tracing::warn!(id = %self.id, error = %text, "X509-SVID of the endpoint not renewed");
                     }
-                    if self.cell.current().is_none_or(|identity| identity.not_after() <= self.clock.now()) {
-                        health.not_ready(self.id.as_str(), &text);
+                    match self.cell.current().map(|identity| identity.not_after()) {
+                        Some(end) if end > self.clock.now() => {
+                            let end = end.format(&Rfc3339).unwrap_or_default();
+                            let remark = format!("X509-SVID valid until {end} goes on: {text}");
+                            health.ready_but(self.id.as_str(), Some(remark));
+                        }
+                        _ => health.not_ready(self.id.as_str(), &text),
                     }
                     last_error = text;
                     due = self.clock.now() + retry.next();
