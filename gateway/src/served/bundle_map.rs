@@ -84,6 +84,8 @@ impl BundleMap {
             max_age = Some(max_age.map_or(age, |before| before.min(age)));
         }
         text.extend_from_slice(b"\n}\n}");
-        Some(Rendered::json(text, changed_at?, max_age?))
+        // Another document has another date, also if two of its bundles changed within a second.
+        let before = self.rendered.load().as_deref().map(|(_, before)| before.modified() + Duration::from_secs(1));
+        Some(Rendered::json(text, changed_at.max(before)?, max_age?))
     }
 }

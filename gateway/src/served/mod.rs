@@ -204,7 +204,7 @@ impl ServedDomain {
     pub(crate) fn prepare(
         &self,
         bundle: &Bundle,
-        changed_at: OffsetDateTime,
+        mut changed_at: OffsetDateTime,
         may_be_empty: bool,
     ) -> Result<Prepared, PublishError> {
         if bundle.trust_domain() != self.name() {
@@ -227,6 +227,8 @@ impl ServedDomain {
                 let published = Published { bundle: Arc::new(bundle), ..(*before).clone() };
                 return Ok(Prepared { published: Arc::new(published), documents: None });
             }
+            // Dates in headers know seconds: another document has another one, also where the clock was set back.
+            changed_at = changed_at.max(before.changed_at + Duration::from_secs(1));
             if before.bundle.sequence() > bundle.sequence() {
                 tracing::warn!(
                     trust_domain = %self.name(),

@@ -95,6 +95,11 @@ impl Rendered {
         Self { modified, identity, gzip }
     }
 
+    /// When it last changed.
+    pub(crate) fn modified(&self) -> OffsetDateTime {
+        self.modified
+    }
+
     /// Adds a header.
     #[must_use]
     pub(crate) fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {

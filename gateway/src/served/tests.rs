@@ -89,6 +89,22 @@ fn the_key_set_keeps_its_date_through_a_rotation_of_certificates() {
 }
 
 #[test]
+fn another_document_has_a_later_date_whatever_the_clock_says() {
+    let domain = domain(false);
+    let (a, b, c) = (x509("a"), x509("b"), x509("c"));
+    let mut dates = Vec::new();
+    for (authority, at) in [(&a, LATER), (&b, LATER), (&c, NOON)] {
+        domain.publish(&bundle(&[authority], &[], 1), at).unwrap();
+        dates.push(headers(domain.bundle_document())["last-modified"].to_str().unwrap().to_owned());
+    }
+    assert_eq!(
+        dates,
+        ["Sun, 22 Nov 2026 13:00:00 GMT", "Sun, 22 Nov 2026 13:00:01 GMT", "Sun, 22 Nov 2026 13:00:02 GMT"],
+        "who asks by date alone would keep the one before for ever"
+    );
+}
+
+#[test]
 fn foreign_and_emptied_bundles_are_not_served() {
     let domain = domain(false);
     let a = x509("a");
