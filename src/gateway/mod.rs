@@ -5,6 +5,7 @@ mod apply;
 mod audit;
 mod bundle;
 mod client;
+mod difference;
 mod health;
 mod healthcheck;
 mod identity;

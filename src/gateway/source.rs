@@ -6,6 +6,7 @@ use gateway::api::ReasonRequest;
 use gateway::api::sources::{AcceptedSources, DomainSources, Source, SourceList};
 
 use super::address::GatewayAddress;
+use super::difference::difference_text;
 use super::pages::{self, Limit};
 use super::table::{NOTHING, cell, coloured, line, number, one_line, short, table, time};
 use crate::failure::Failure;
@@ -155,6 +156,8 @@ fn show_text(sources: &DomainSources) -> String {
             let digest = source.held_digest.as_deref().map_or(NOTHING, short);
             let words = format!("since {}: {} (content {digest})", time(source.held_since), one_line(held));
             text.push_str(&line("  Held", &coloured(&words, AnsiColor::Red)));
+            text.push_str(&line("  Held sequence", &number(source.held_sequence)));
+            text.push_str(&source.held_difference.as_ref().map(difference_text).unwrap_or_default());
         }
         if let Some(since) = source.failing_since {
             let words = format!("since {}: {}", time(Some(since)), reason(source));
@@ -175,7 +178,9 @@ mod tests {
             {"trust_domain": "a.example", "source": "issuer", "sequence": 5, "x509_authorities": 2, "jwt_authorities": 1},
             {"trust_domain": "a.example", "source": "file /b.json", "x509_authorities": 1, "jwt_authorities": 0,
              "held": "it went back from sequence 5 to 2", "held_digest": "0123456789abcdef",
-             "held_since": "2026-11-22T10:11:06Z"},
+             "held_since": "2026-11-22T10:11:06Z", "held_sequence": 2, "held_difference": {
+                 "x509": {"added": ["aa"], "removed": ["bb"], "kept": []},
+                 "jwt": {"added": [], "removed": [], "kept": []}, "replaces_everything": true}},
             {"trust_domain": "b.example", "source": "issuer", "x509_authorities": 0, "jwt_authorities": 0,
              "failing_since": "2026-11-22T10:11:07Z", "last_error": "connection\nrefused"},
         ]))
@@ -196,5 +201,8 @@ mod tests {
             text.contains(": since 2026-11-22T10:11:06Z: it went back from sequence 5 to 2 (content 0123456789ab)"),
             "{text}"
         );
+        for change in ["no key of the bundle in force would stay", "X.509 added", "X.509 removed", "Held sequence"] {
+            assert!(text.contains(change), "{change}: {text}");
+        }
     }
 }

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use super::waiting::KeyDifferences;
+
 /// `GET /v1/sources`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SourceList {
@@ -40,6 +42,12 @@ pub struct Source {
     /// SHA-256 of the bundle that is held back, lowercase hex; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_digest: Option<String>,
+    /// Its sequence number, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_sequence: Option<u64>,
+    /// What it would change among the keys that count of this source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_difference: Option<KeyDifferences>,
     /// Why what it gives now is held back; absent if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,

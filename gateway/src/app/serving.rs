@@ -80,6 +80,7 @@ pub(super) async fn restore(domain: &ServedDomain, store: &Store) -> Result<(), 
             if let ([only], true) = (configured.as_slice(), nothing_known) {
                 domain.sources().restore_unsaved(only, record.bundle);
             }
+            domain.sources().published();
         }
         Err(error) => unreadable(error)?,
     }
@@ -332,7 +333,7 @@ impl Parts {
             SourceSettings::File { path, format } => {
                 Box::new(FileSource::new(name, path.clone(), *format, interval, clock))
             }
-            SourceSettings::WorkloadApi { socket } => Box::new(WorkloadApiSource::new(name, socket.clone())),
+            SourceSettings::WorkloadApi { socket } => Box::new(WorkloadApiSource::new(name, socket.clone(), clock)),
             SourceSettings::Url { url, profile, ca_file, bootstrap_bundle_file, allow_addresses } => {
                 let endpoint = UrlEndpoint {
                     trust_domain: name,

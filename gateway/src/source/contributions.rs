@@ -6,9 +6,10 @@
 //!   gave before stays in the union until it gives something acceptable again or an operator accepts what it offers.
 //! - X.509 authorities are the same if their certificates are, JWT and WIT keys if their key ID is; of different keys
 //!   with one ID that of the source listed first counts. An authority is tainted if any source says so.
-//! - One source: its sequence number is published. Several: the sum of theirs, raised to one more than what was
-//!   published before where keys changed, so that it never goes back; none if one of them gives none. Replicas with the
-//!   same sources so publish the same number, without talking to each other.
+//! - One source: its sequence number is published. Several: the sum of theirs; none if one of them gives none. Replicas
+//!   with the same sources so publish the same number, without talking to each other.
+//! - What was published never goes back, as partners would refuse it: where the number is below what was published (a
+//!   source was removed, an operator accepted a rollback), what was published goes on and grows as the number does.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -137,6 +138,8 @@ struct Slot {
 pub struct Contributions {
     trust_domain: TrustDomain,
     slots: Mutex<Vec<Slot>>,
+    /// The sum of the sources' numbers when what is published was made.
+    counted: Mutex<Option<u64>>,
 }
 
 impl Contributions {
@@ -154,7 +157,7 @@ impl Contributions {
             },
             saved: None,
         };
-        Self { trust_domain, slots: Mutex::new(keys.into_iter().map(slot).collect()) }
+        Self { trust_domain, slots: Mutex::new(keys.into_iter().map(slot).collect()), counted: Mutex::default() }
     }
 
     /// How each source is doing, in order.
@@ -295,12 +298,34 @@ impl Contributions {
             offer.map(|offer| Arc::clone(&offer.bundle)).or_else(|| slot.status.accepted.clone())
         };
         let accepted: Vec<Arc<Bundle>> = self.slots().iter().enumerate().filter_map(counts).collect();
-        match accepted.as_slice() {
-            [] => None,
-            // Its numbers are passed on as they are.
-            [only] if self.len() == 1 => Some((**only).clone()),
-            all => Some(union(&self.trust_domain, all, published)),
-        }
+        let merged = match accepted.as_slice() {
+            [] => return None,
+            [only] if self.len() == 1 => (**only).clone(),
+            all => union(&self.trust_domain, all),
+        };
+        let before = published.and_then(|before| Some((before.sequence()?, before)));
+        let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = match (sum(&accepted), before) {
+            // The numbers of a single source are passed on as they are, until what is published has gone beyond them.
+            (Some(sum), Some((before, _)))
+                if self.len() == 1 && sum >= before && counted.is_none_or(|counted| counted >= before) =>
+            {
+                Some(sum)
+            }
+            (Some(sum), Some((before, bundle))) => {
+                let grown = before.saturating_add(counted.map_or(0, |counted| sum.saturating_sub(counted)));
+                let changed = !same_keys(bundle, &merged);
+                Some(if changed && grown == before { before.saturating_add(1) } else { grown }.max(sum))
+            }
+            (sum, _) => sum,
+        };
+        Some(merged.with_sequence(number))
+    }
+
+    /// What counts now is what is published.
+    pub(crate) fn published(&self) {
+        let accepted: Vec<_> = self.slots().iter().filter_map(|slot| slot.status.accepted.clone()).collect();
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = sum(&accepted);
     }
 
     fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
@@ -335,7 +360,12 @@ fn objection(accepted: &Bundle, offered: &Bundle) -> Option<HeldReason> {
     (offered.is_empty() && !accepted.is_empty()).then_some(HeldReason::Emptied)
 }
 
-fn union(trust_domain: &TrustDomain, bundles: &[Arc<Bundle>], published: Option<&Bundle>) -> Bundle {
+/// The sum of their numbers, `None` if one has none.
+fn sum(bundles: &[Arc<Bundle>]) -> Option<u64> {
+    bundles.iter().try_fold(0_u64, |sum, bundle| sum.checked_add(bundle.sequence()?))
+}
+
+fn union(trust_domain: &TrustDomain, bundles: &[Arc<Bundle>]) -> Bundle {
     let mut x509: Vec<X509Authority> = Vec::new();
     for authority in bundles.iter().flat_map(|bundle| bundle.x509_authorities()) {
         match x509.iter_mut().find(|held| held.der() == authority.der()) {
@@ -344,17 +374,10 @@ fn union(trust_domain: &TrustDomain, bundles: &[Arc<Bundle>], published: Option<
             None => x509.push(authority.clone()),
         }
     }
-    let merged = Bundle::new(trust_domain.clone())
+    Bundle::new(trust_domain.clone())
         .with_x509_authorities(x509)
         .with_jwt_authorities(keys(trust_domain, bundles, Bundle::jwt_authorities))
-        .with_wit_authorities(keys(trust_domain, bundles, Bundle::wit_authorities));
-    let sum = bundles.iter().try_fold(0_u64, |sum, bundle| sum.checked_add(bundle.sequence()?));
-    let sequence = sum.map(|sum| match published {
-        Some(before) if same_keys(before, &merged) => before.sequence().unwrap_or(0).max(sum),
-        Some(before) => before.sequence().unwrap_or(0).saturating_add(1).max(sum),
-        None => sum,
-    });
-    merged.with_sequence(sequence)
+        .with_wit_authorities(keys(trust_domain, bundles, Bundle::wit_authorities))
 }
 
 /// Whether both publish the same keys: refresh hint and taint marks do not count.

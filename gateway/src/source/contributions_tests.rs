@@ -48,6 +48,28 @@ fn one_source_is_passed_on_as_it_is() {
 }
 
 #[test]
+fn what_was_published_goes_on_where_a_single_source_starts_again() {
+    let sources = contributions(1);
+    let (a, b) = (x509("a"), x509("b"));
+    sources.offer(0, &bundle(&[&a], &[], 7), NOON);
+    let published = sources.merged(None).unwrap();
+    sources.published();
+    sources.offer(0, &bundle(&[&b], &[], 2), NOON);
+    let offers = sources.held_offers();
+    let published = sources.merged_with(&offers, Some(&published)).unwrap();
+    sources.accepted(&offers);
+    sources.published();
+    assert_eq!(published.sequence(), Some(8));
+    // Replicas see the same number, whichever changes they missed.
+    for (number, expected) in [(2, 8), (3, 9), (6, 12)] {
+        sources.offer(0, &bundle(&[&b], &[], number), NOON);
+        assert_eq!(sources.merged(Some(&published)).unwrap().sequence(), Some(expected));
+    }
+    sources.offer(0, &bundle(&[&b], &[], 40), NOON);
+    assert_eq!(sources.merged(Some(&published)).unwrap().sequence(), Some(46));
+}
+
+#[test]
 fn keys_of_several_sources_are_joined() {
     let sources = contributions(2);
     let (a, b, k, l) = (x509("a"), x509("b"), jwt("k"), jwt("l"));

@@ -57,13 +57,24 @@ impl Follower {
         let mut retry = Backoff::new(FIRST_RETRY, LAST_RETRY);
         let mut last_error = String::new();
         let mut known_until = clock.now();
+        // What could not be stored, of a source that would not give it again by itself.
+        let mut unsaved = None;
         loop {
-            let next = tokio::select! {
-                next = source.next() => next,
-                () = shutdown.cancelled() => return Ok(()),
+            let next = match unsaved.take() {
+                Some(bundle) => Ok(bundle),
+                None => tokio::select! {
+                    next = source.next() => next,
+                    () = shutdown.cancelled() => return Ok(()),
+                },
             };
             let accepted = match next {
-                Ok(bundle) => taker.accept(&bundle).await,
+                Ok(bundle) => {
+                    let accepted = taker.accept(&bundle).await;
+                    if is_stream && accepted.as_ref().is_err_and(|error| error.is::<StoreError>()) {
+                        unsaved = Some(bundle);
+                    }
+                    accepted
+                }
                 Err(error) => Err(error),
             };
             let Err(error) = accepted else {
@@ -80,13 +91,21 @@ impl Follower {
             }
             let mut text = error.to_string();
             text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
-            if text != last_error {
-                tracing::warn!(%trust_domain, source = name, error = %text, "own bundle not updated");
-            }
-            domain.sources().failed(index, &text, known_until);
-            domain.note_sources();
-            if domain.current().is_none() {
-                health.not_ready(trust_domain.as_str(), &text);
+            if error.is::<StoreError>() {
+                // The source answered, and what it gave is served.
+                known_until = clock.now();
+                if text != last_error {
+                    tracing::warn!(%trust_domain, source = name, error = %text, "own bundle not stored");
+                }
+            } else {
+                if text != last_error {
+                    tracing::warn!(%trust_domain, source = name, error = %text, "own bundle not updated");
+                }
+                domain.sources().failed(index, &text, known_until);
+                domain.note_sources();
+                if domain.current().is_none() {
+                    health.not_ready(trust_domain.as_str(), &text);
+                }
             }
             last_error = text;
             tokio::select! {
@@ -144,6 +163,7 @@ impl Taker<'_> {
         let merged = domain.sources().merged(before.as_ref().map(|before| &*before.bundle));
         if let Some(merged) = merged {
             domain.publish(&merged, self.clock.now())?;
+            domain.sources().published();
         }
         Ok(())
     }
@@ -252,6 +272,7 @@ pub(crate) async fn accepted_elsewhere(
         }
     }
     sources.accepted(&offers);
+    sources.published();
     domain.note_sources();
     Ok(())
 }
@@ -308,6 +329,7 @@ pub(crate) async fn accept_held(
     };
     store.save_own(&change).await?;
     sources.accepted(&offers);
+    sources.published();
     domain.note_sources();
     if let Some(prepared) = prepared {
         domain.put(prepared);

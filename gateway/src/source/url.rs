@@ -120,13 +120,14 @@ impl UrlSource {
         }
     }
 
-    /// The latest bundle known of the endpoint's own trust domain, at first that of the file.
+    /// The latest bundle with keys known of the endpoint's own trust domain, at first that of the file. What the endpoint
+    /// gave last is among them, unless it withdrew all its keys: then it must still be able to take that back.
     async fn endpoint_bundle(&self, endpoint_id: &SpiffeId) -> Result<Arc<Bundle>, UrlSourceError> {
         let trust_domain = endpoint_id.trust_domain();
         let mine = self.last.as_ref().map(|(bundle, _)| bundle).filter(|bundle| bundle.trust_domain() == trust_domain);
         let held = self.partners.get(trust_domain).map(|held| Arc::clone(&held.bundle));
-        let known = mine.cloned().map(Arc::new).or_else(|| self.served.bundle(trust_domain)).or(held);
-        if let Some(known) = known.filter(|bundle| !bundle.x509_authorities().is_empty()) {
+        let known = [mine.cloned().map(Arc::new), self.served.bundle(trust_domain), held];
+        if let Some(known) = known.into_iter().flatten().find(|bundle| !bundle.x509_authorities().is_empty()) {
             return Ok(known);
         }
         let Some(path) = &self.endpoint.bootstrap_bundle_file else {

@@ -2,7 +2,7 @@
 //!
 //! The Workload API names no sequence number, so that a rollback cannot be noticed here; an emptied bundle is.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use federation_specs::{
@@ -17,7 +17,7 @@ use federation_specs::{
     public_key::{PublicKey, PublicKeyError},
 };
 use serde_json::{Map, Value};
-use service_kit::{BoxError, grpc::connect};
+use service_kit::{BoxError, clock::SharedClock, grpc::connect};
 use tonic::{Code, Request, Status, Streaming, metadata::MetadataValue};
 
 use super::BundleSource;
@@ -28,6 +28,9 @@ const SECURITY_HEADER: &str = "workload.spiffe.io";
 
 /// Most keys taken from one JWT bundle.
 const MAX_KEYS: usize = federation_specs::bundle_json::MAX_KEYS;
+
+/// How long a Workload API may take to connect and to send what it has. After that it is silent until something changes.
+pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a Workload API gives no bundle.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,12 @@ pub enum WorkloadApiSourceError {
         socket: PathBuf,
         /// The status.
         status: Box<Status>,
+    },
+    /// It took the calls and said nothing.
+    #[error("Workload API {} sent no bundle within {}s; check that the agent works", socket.display(), FIRST_MESSAGE_TIMEOUT.as_secs())]
+    Silent {
+        /// The socket.
+        socket: PathBuf,
     },
     /// A stream ended.
     #[error("Workload API {} ended the stream", socket.display())]
@@ -82,13 +91,14 @@ struct Streams {
 pub struct WorkloadApiSource {
     trust_domain: TrustDomain,
     socket: PathBuf,
+    clock: SharedClock,
     streams: Option<Streams>,
 }
 
 impl WorkloadApiSource {
     /// Follows the bundle of `trust_domain` on `socket`.
-    pub fn new(trust_domain: TrustDomain, socket: PathBuf) -> Self {
-        Self { trust_domain, socket, streams: None }
+    pub fn new(trust_domain: TrustDomain, socket: PathBuf, clock: SharedClock) -> Self {
+        Self { trust_domain, socket, clock, streams: None }
     }
 
     fn call(&self, status: Status) -> WorkloadApiSourceError {
@@ -217,7 +227,12 @@ impl BundleSource for WorkloadApiSource {
                 self.change(&mut streams).await?;
                 streams
             }
-            None => self.open().await?,
+            None => tokio::select! {
+                opened = self.open() => opened?,
+                () = self.clock.sleep(FIRST_MESSAGE_TIMEOUT) => {
+                    return Err(WorkloadApiSourceError::Silent { socket: self.socket.clone() }.into());
+                }
+            },
         };
         let bundle = Bundle::new(self.trust_domain.clone())
             .with_x509_authorities(streams.x509_authorities.clone())

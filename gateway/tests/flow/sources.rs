@@ -24,7 +24,7 @@ use gateway::{
 };
 use serde_json::json;
 use service_kit::{
-    clock::SystemClock,
+    clock::{ManualClock, SystemClock},
     tls::{WebRoots, web_client_config},
 };
 use tokio::sync::watch;
@@ -179,7 +179,7 @@ async fn a_workload_api_is_a_source() {
     let socket = folder.path().join("workload.sock");
     let (changes, receiver) = watch::channel(None);
     workload_api::serve_bundles(&socket, receiver);
-    let source = WorkloadApiSource::new(td(LOCAL), socket);
+    let source = WorkloadApiSource::new(td(LOCAL), socket, SystemClock::shared());
     let set = move |bundle: Option<&Bundle>| {
         changes.send_replace(bundle.cloned());
     };
@@ -295,6 +295,34 @@ async fn keys_of_several_sources_are_published_together_and_a_dead_source_keeps_
 }
 
 #[tokio::test]
+async fn a_removed_source_does_not_take_the_sequence_back() {
+    let mut setup = Setup::new().await;
+    let second = Authority::new(&td(LOCAL));
+    let file = setup.file("second.json");
+    replace(&file, &bundle_json::encode(&second.bundle(10)));
+    let own = setup.issuer.state().own.clone();
+    setup.config["trust_domains"][0]["sources"] = json!([{"file": {"path": file}}]);
+    let gateway = setup.start().await;
+    eventually("both", || async { served(&setup, &gateway).await.0.sequence() == Some(11) }).await;
+    gateway.stop().await;
+
+    setup.config["trust_domains"][0]["sources"] = json!([]);
+    let gateway = setup.start().await;
+    eventually("the issuer's keys alone", || async {
+        served(&setup, &gateway).await.0.x509_authorities() == own.x509_authorities()
+    })
+    .await;
+    assert_eq!(served(&setup, &gateway).await.0.sequence(), Some(12), "partners have seen 11");
+    gateway.stop().await;
+
+    // It grows as the issuer's does, also after another start and over changes nobody saw.
+    setup.issuer.state().own = own.with_jwt_authorities([]).with_sequence(Some(4));
+    let gateway = setup.start().await;
+    eventually("the change", || async { served(&setup, &gateway).await.0.sequence() == Some(15) }).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn rolled_back_and_emptied_own_bundles_are_held_until_accepted() {
     let setup = Setup::new().await;
     let own = setup.issuer.state().authority.bundle(5);
@@ -308,6 +336,11 @@ async fn rolled_back_and_emptied_own_bundles_are_held_until_accepted() {
     };
     eventually("the rollback to be held", || async { held().await.is_some() }).await;
     assert_eq!(held().await.unwrap(), "it went back from sequence 5 to 2");
+    let list: SourceList = gateway.admin.get("/v1/sources").await;
+    let difference = list.sources[0].held_difference.clone().unwrap();
+    assert!(difference.replaces_everything, "what an operator is to judge: {difference:?}");
+    assert_eq!((difference.x509.added.len(), difference.x509.removed.len()), (1, 1));
+    assert_eq!(list.sources[0].held_sequence, Some(2));
     assert_eq!(served(&setup, &gateway).await.0, before);
     assert!(gateway.readiness.is_ready(), "what is served is still good");
     let reason = gateway.readiness.snapshot()["source"].reason.clone().unwrap();
@@ -322,7 +355,8 @@ async fn rolled_back_and_emptied_own_bundles_are_held_until_accepted() {
     let why = json!({"why": "the issuer was restored"});
     let accepted: AcceptedSources = accept(&gateway, &why).await;
     assert_eq!(accepted.accepted, ["issuer"]);
-    assert_eq!(served(&setup, &gateway).await.0.sequence(), Some(2));
+    // The number goes on, so that partners take the bundle.
+    assert_eq!(served(&setup, &gateway).await.0.sequence(), Some(6));
     setup.issuer.state().own = Bundle::new(td(LOCAL)).with_sequence(Some(3));
     eventually("the emptied bundle to be held", || async {
         let list: SourceList = gateway.admin.get("/v1/sources").await;
@@ -330,7 +364,9 @@ async fn rolled_back_and_emptied_own_bundles_are_held_until_accepted() {
     })
     .await;
     let _: AcceptedSources = accept(&gateway, &json!({})).await;
-    assert!(served(&setup, &gateway).await.0.is_empty());
+    let emptied = served(&setup, &gateway).await.0;
+    assert!(emptied.is_empty());
+    assert_eq!(emptied.sequence(), Some(7));
 
     // Every step has its record, once, restart or not.
     let page: AuditPage = gateway.admin.get(&format!("/v1/audit?subject={LOCAL}")).await;
@@ -348,6 +384,82 @@ async fn rolled_back_and_emptied_own_bundles_are_held_until_accepted() {
     assert_eq!(accepted.after["held_because"], "it went back from sequence 5 to 2");
     assert_eq!(changed.before["digest"], first.after["digest"]);
     gateway.verify_audit().await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_withdrew_all_its_keys_can_take_that_back() {
+    let mut setup = Setup::new().await;
+    let endpoint_id = format!("spiffe://{LOCAL}/endpoint");
+    let (identity, own) = {
+        let state = setup.issuer.state();
+        (state.authority.identity(&endpoint_id), state.authority.bundle(3))
+    };
+    let partner = Partner::spiffe(identity, crate::support::partner::document(&own)).await;
+    setup.config["trust_domains"][0]["sources"] = json!([{
+        "url": {"url": partner.url(), "profile": "https_spiffe", "endpoint_spiffe_id": endpoint_id},
+    }]);
+    let gateway = setup.start().await;
+    let source = async || {
+        let list: SourceList = gateway.admin.get("/v1/sources").await;
+        list.sources[1].clone()
+    };
+    eventually("its keys", || async { source().await.sequence == Some(3) }).await;
+    partner.serve(&Bundle::new(td(LOCAL)).with_sequence(Some(4)).with_refresh_hint(Some(Duration::from_secs(4))));
+    eventually("the hold", || async { source().await.held.is_some() }).await;
+    partner.serve(&own.with_sequence(Some(5)));
+    eventually("the recovery", || async { source().await.sequence == Some(5) }).await;
+    assert!(source().await.held.is_none() && source().await.failing_since.is_none());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_workload_api_that_takes_calls_and_says_nothing_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    // Connections wait in the kernel's queue.
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let clock = ManualClock::new(time::OffsetDateTime::now_utc());
+    let mut source = WorkloadApiSource::new(td(LOCAL), socket, Arc::new(clock.clone()));
+    let next = tokio::spawn(async move { source.next().await.map_err(|error| error.to_string()) });
+    while !next.is_finished() {
+        clock.advance(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let error = next.await.unwrap().unwrap_err();
+    assert!(error.contains("sent no bundle within 30s"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_stream_gave_is_stored_although_the_database_was_locked_and_it_says_no_more() {
+    let mut setup = Setup::new().await;
+    let socket = setup.file("agent.sock");
+    let (agent, bundles) = watch::channel(Some(Authority::new(&td("static.example")).bundle(1)));
+    workload_api::serve_bundles(&socket, bundles);
+    setup.config["trust_domains"].as_array_mut().unwrap().push(json!({
+        "name": "static.example",
+        "sources": [{"workload_api": {"socket_path": socket}}],
+    }));
+    let gateway = setup.start().await;
+    let changes = async || {
+        let log = gateway.audited().await;
+        log.iter().filter(|(what, subject)| what == "own_bundle.changed" && subject == "static.example").count()
+    };
+    eventually("the first bundle", || async { changes().await == 1 }).await;
+
+    let database = format!("sqlite://{}", setup.file("data/gateway.sqlite3").display());
+    sqlx::any::install_default_drivers();
+    let mut other = <sqlx::AnyConnection as sqlx::Connection>::connect(&database).await.unwrap();
+    sqlx::raw_sql("begin immediate").execute(&mut other).await.unwrap();
+    agent.send_replace(Some(Authority::new(&td("static.example")).bundle(1)));
+    // Longer than the gateway waits for the lock.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let list: SourceList = gateway.admin.get("/v1/sources").await;
+    let source = list.sources.into_iter().find(|source| source.trust_domain == "static.example").unwrap();
+    assert!(source.failing_since.is_none(), "the source answered: {source:?}");
+    sqlx::raw_sql("rollback").execute(&mut other).await.unwrap();
+    // Its X.509 authorities and its JWT keys come one after the other.
+    eventually("the second bundle", || async { changes().await == 3 }).await;
     gateway.stop().await;
 }
 

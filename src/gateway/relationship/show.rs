@@ -6,6 +6,7 @@ use gateway::api::{Document, OfferReason, Origin, Profile, Relationship, Waiting
 use super::{health_colours, path};
 use crate::failure::Failure;
 use crate::gateway::address::GatewayAddress;
+use crate::gateway::difference::difference_text;
 use crate::gateway::table::{NOTHING, coloured, line, number, one_line, short, span, time};
 use crate::identifiers;
 use crate::notation::counted;
@@ -167,18 +168,7 @@ pub(super) fn waiting_text(waiting: &WaitingBundle) -> String {
     text.push_str(&line("  SHA-256", &waiting.digest));
     text.push_str(&line("  Sequence", &number(waiting.sequence)));
     text.push_str(&line("  First seen", &time(Some(waiting.offered_at))));
-    if waiting.difference.replaces_everything {
-        text.push_str(&line("  Beware", &coloured("no key of the bundle in force would stay", AnsiColor::Red)));
-    }
-    for (kind, difference) in [("X.509", &waiting.difference.x509), ("JWT", &waiting.difference.jwt)] {
-        let lists = [("added", &difference.added, AnsiColor::Green), ("removed", &difference.removed, AnsiColor::Red)];
-        for (word, keys, colour) in lists {
-            for key in keys {
-                text.push_str(&line(&format!("  {kind} {word}"), &coloured(&one_line(key), colour)));
-            }
-        }
-        text.push_str(&line(&format!("  {kind} kept"), &difference.kept.len().to_string()));
-    }
+    text.push_str(&difference_text(&waiting.difference));
     text
 }
 

@@ -1,7 +1,7 @@
 //! The sources of the served trust domains.
 
 use axum::extract::State;
-use federation_specs::id::TrustDomain;
+use federation_specs::{bundle_change::difference, id::TrustDomain};
 use serde::Deserialize;
 use utoipa::{IntoParams, openapi::HttpMethod};
 
@@ -88,6 +88,11 @@ fn describe(trust_domain: &TrustDomain, status: SourceStatus) -> Source {
         x509_authorities: status.accepted.as_ref().map_or(0, |bundle| bundle.x509_authorities().len()),
         jwt_authorities: status.accepted.as_ref().map_or(0, |bundle| bundle.jwt_authorities().len()),
         held_digest: status.offered.as_deref().map(content_digest),
+        held_sequence: status.offered.as_ref().and_then(|bundle| bundle.sequence()),
+        held_difference: status
+            .offered
+            .as_deref()
+            .map(|offered| (&difference(status.accepted.as_deref(), offered)).into()),
         held: status.held.map(|reason| reason.to_string()),
         held_since: status.held_since,
         failing_since: status.failing_since,
