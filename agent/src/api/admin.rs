@@ -26,7 +26,8 @@ use federation_specs::{
 };
 use service_kit::{
     clock::SharedClock,
-    telemetry::{LogHandle, LogLevel},
+    grpc::logger::{levels, requested_level},
+    telemetry::LogHandle,
 };
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status, service::Routes};
@@ -110,51 +111,17 @@ pub struct LoggerService {
     pub log: LogHandle,
 }
 
-impl LoggerService {
-    fn answer(&self) -> Response<types::Logger> {
-        Response::new(types::Logger {
-            current_level: to_proto(self.log.current()).into(),
-            launch_level: to_proto(self.log.launch()).into(),
-        })
-    }
-}
-
-fn to_proto(level: LogLevel) -> types::LogLevel {
-    match level {
-        LogLevel::Error => types::LogLevel::Error,
-        LogLevel::Warn => types::LogLevel::Warn,
-        LogLevel::Info => types::LogLevel::Info,
-        LogLevel::Debug => types::LogLevel::Debug,
-        LogLevel::Trace => types::LogLevel::Trace,
-    }
-}
-
-/// Levels above `error` do not exist here; they become `error`.
-fn from_proto(number: i32) -> Result<LogLevel, Status> {
-    match types::LogLevel::try_from(number) {
-        Ok(types::LogLevel::Unspecified) => {
-            Err(Status::invalid_argument("newLevel value cannot be LogLevel_UNSPECIFIED"))
-        }
-        Ok(types::LogLevel::Panic | types::LogLevel::Fatal | types::LogLevel::Error) => Ok(LogLevel::Error),
-        Ok(types::LogLevel::Warn) => Ok(LogLevel::Warn),
-        Ok(types::LogLevel::Info) => Ok(LogLevel::Info),
-        Ok(types::LogLevel::Debug) => Ok(LogLevel::Debug),
-        Ok(types::LogLevel::Trace) => Ok(LogLevel::Trace),
-        Err(_) => Err(Status::invalid_argument("unsupported log level")),
-    }
-}
-
 #[tonic::async_trait]
 impl logger_server::Logger for LoggerService {
     async fn get_logger(&self, _request: Request<GetLoggerRequest>) -> Result<Response<types::Logger>, Status> {
-        Ok(self.answer())
+        Ok(Response::new(levels(&self.log)))
     }
 
     async fn set_log_level(&self, request: Request<SetLogLevelRequest>) -> Result<Response<types::Logger>, Status> {
-        let level = from_proto(request.get_ref().new_level)?;
+        let level = requested_level(request.get_ref().new_level)?;
         self.log.set_level(level);
         tracing::info!(level = level.as_str(), "log level changed");
-        Ok(self.answer())
+        Ok(Response::new(levels(&self.log)))
     }
 
     async fn reset_log_level(
@@ -163,7 +130,7 @@ impl logger_server::Logger for LoggerService {
     ) -> Result<Response<types::Logger>, Status> {
         self.log.set_level(self.log.launch());
         tracing::info!(level = self.log.launch().as_str(), "log level reset");
-        Ok(self.answer())
+        Ok(Response::new(levels(&self.log)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod orders;
 mod others;
+mod recorded;
 mod view;
 
 use std::{
@@ -11,9 +12,8 @@ use std::{
     time::Duration,
 };
 
-use federation_specs::{id::TrustDomain, profile::EndpointProfile};
+use federation_specs::id::TrustDomain;
 use futures::FutureExt as _;
-use serde_json::json;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -30,16 +30,15 @@ use super::{
     updater::Updater,
 };
 use crate::{
-    audit::chain::canonical,
     partners::content_digest,
-    served::rendered::digest_hex,
-    settings::{ConfiguredRelationship, Document, RelationshipRules},
+    settings::{ConfiguredRelationship, RelationshipRules},
     store::{StoreError, relationships::RefreshState},
 };
 
 pub(crate) use view::Progress;
 pub use view::summary;
 
+use recorded::recorded;
 use view::confirmed_at;
 
 /// How often the ages of bundles are looked at.
@@ -384,41 +383,4 @@ impl Manager {
             state.running.insert(partner.clone(), again);
         }
     }
-}
-
-/// A relationship of the configuration as the audit log knows it.
-fn recorded(item: &ConfiguredRelationship) -> String {
-    let (profile, endpoint_id) = match &item.profile {
-        EndpointProfile::HttpsWeb => ("https_web", None),
-        EndpointProfile::HttpsSpiffe { endpoint_id } => ("https_spiffe", Some(endpoint_id.to_string())),
-    };
-    let mut definition = json!({
-        "url": item.url.to_string(),
-        "profile": profile,
-        "endpoint_spiffe_id": endpoint_id,
-        "local_trust_domains": item.local_trust_domains.iter().map(TrustDomain::as_str).collect::<Vec<_>>(),
-        "ca_file": null,
-        "bootstrap_bundle_file": null,
-        "mode": item.policy.mode,
-        "emptied": item.policy.emptied,
-        "drift": item.policy.drift,
-        "maximum_age_seconds": item.policy.maximum_age.map(|age| age.as_secs()),
-    });
-    match &item.ca {
-        None => {}
-        Some(Document::File(path)) => definition["ca_file"] = path.display().to_string().into(),
-        Some(Document::Inline(pem)) => definition["ca_pem"] = digest_hex(pem.as_bytes()).into(),
-    }
-    match &item.bootstrap {
-        None => {}
-        Some(Document::File(path)) => definition["bootstrap_bundle_file"] = path.display().to_string().into(),
-        Some(Document::Inline(bundle)) => definition["bootstrap_bundle"] = content_digest(bundle).into(),
-    }
-    if !item.failover_urls.is_empty() {
-        definition["failover_urls"] = item.failover_urls.iter().map(ToString::to_string).collect();
-    }
-    if !item.allow_addresses.is_empty() {
-        definition["allow_addresses"] = item.allow_addresses.iter().map(ToString::to_string).collect();
-    }
-    canonical(&definition)
 }

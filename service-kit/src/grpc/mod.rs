@@ -4,6 +4,7 @@ pub mod authority;
 pub mod connect;
 mod connection;
 pub mod listen;
+pub mod logger;
 pub mod peer;
 mod turns;
 pub mod unix_socket;
