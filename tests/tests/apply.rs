@@ -298,7 +298,7 @@ async fn flags_say_whatever_files_say() -> Result<()> {
         definition["maximum_age"] = json!("26h");
 
         scene.apply(&["-f", &scene.write("one.json", std::slice::from_ref(&definition))?]).await?.ok()?;
-        verb("delete", &[name.clone()]).await?.ok()?;
+        verb("delete", std::slice::from_ref(&name)).await?.ok()?;
         let flags = as_flags(&definition, &scene.domain.file("."))?;
         verb("create", &flags).await?.ok()?;
         let mut records = scene.by_people().await?;
@@ -312,7 +312,7 @@ async fn flags_say_whatever_files_say() -> Result<()> {
 
         // And all of it works, and is shown.
         scene.arrives(&name).await?;
-        let show = verb("show", &[name.clone()]).await?.ok()?;
+        let show = verb("show", std::slice::from_ref(&name)).await?.ok()?;
         let url = url.as_str().context("no url")?;
         let of_profile = match definition["profile"].as_str() {
             Some("https_web") => "Authorities         : given, SHA-256 ".to_owned(),
@@ -335,11 +335,11 @@ async fn flags_say_whatever_files_say() -> Result<()> {
         let without = ["-trustDomain", &name, "-failoverURL", ""].map(str::to_owned);
         let changed = verb("update", &without).await?.ok()?;
         ensure!(changed.contains("failover_urls: ") && !changed.contains("allow_addresses"), "{changed}");
-        verb("refresh", &[name.clone()]).await?.refused(&["cannot connect to "])?;
+        verb("refresh", std::slice::from_ref(&name)).await?.refused(&["cannot connect to "])?;
         let without = ["-trustDomain", &name, "-bundleEndpointURL", url, "-allowAddress", ""].map(str::to_owned);
         verb("update", &without).await?.ok()?;
-        verb("refresh", &[name.clone()]).await?.refused(&["a loopback address, which is not asked"])?;
-        let show = verb("show", &[name.clone()]).await?.ok()?;
+        verb("refresh", std::slice::from_ref(&name)).await?.refused(&["a loopback address, which is not asked"])?;
+        let show = verb("show", std::slice::from_ref(&name)).await?.ok()?;
         ensure!(!show.contains("Failover URL") && !show.contains("Allowed addresses"), "{show}");
         verb("update", &["-trustDomain", &name, "-failoverURL", "http://plain/"].map(str::to_owned))
             .await?

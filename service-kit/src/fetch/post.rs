@@ -295,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_used_again_unless_it_rested_too_long_or_was_closed() {
         let (url, connections) = plain().await;
-        let clock = ManualClock::new(OffsetDateTime::now_utc());
+        let clock = ManualClock::new(SystemClock::shared().now());
         let mut poster = poster(&TestCa::new("example.org"), None, &["127.0.0.1/32"], Arc::new(clock.clone()));
         for expected in [1, 1, 2, 2] {
             assert_eq!(post(&mut poster, &url).await.unwrap().status, StatusCode::OK);

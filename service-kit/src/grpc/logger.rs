@@ -38,3 +38,31 @@ pub fn requested_level(number: i32) -> Result<LogLevel, Status> {
         Err(_) => Err(Status::invalid_argument("unsupported log level")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_named_by_its_number() {
+        for (asked, level) in [
+            (types::LogLevel::Panic, LogLevel::Error),
+            (types::LogLevel::Fatal, LogLevel::Error),
+            (types::LogLevel::Error, LogLevel::Error),
+            (types::LogLevel::Warn, LogLevel::Warn),
+            (types::LogLevel::Info, LogLevel::Info),
+            (types::LogLevel::Debug, LogLevel::Debug),
+            (types::LogLevel::Trace, LogLevel::Trace),
+        ] {
+            assert_eq!(requested_level(asked.into()).unwrap(), level);
+        }
+        for none in [types::LogLevel::Unspecified.into(), 99] {
+            assert_eq!(requested_level(none).unwrap_err().code(), tonic::Code::InvalidArgument);
+        }
+        let log = LogHandle::detached(LogLevel::Warn);
+        log.set_level(LogLevel::Debug);
+        let levels = levels(&log);
+        assert_eq!(levels.current_level(), types::LogLevel::Debug);
+        assert_eq!(levels.launch_level(), types::LogLevel::Warn);
+    }
+}
