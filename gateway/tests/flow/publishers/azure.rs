@@ -1,14 +1,11 @@
 //! Azure Blob Storage: a server here with the calls that are made, which verifies Shared Key signatures as the service
 //! documents them ("Authorize with Shared Key").
 
-use std::sync::{Arc, Mutex, MutexGuard};
-
-use async_trait::async_trait;
 use aws_lc_rs::hmac;
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::State,
+    extract,
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -17,26 +14,30 @@ use http::{HeaderMap, Method, Uri};
 use serde_json::{Value, json};
 
 use super::{
-    conformance::{Place, conformance, setup, until},
-    gate::Gate,
+    conformance::{Place as _, conformance, setup, until},
+    object::{Cloud, Object, Served, State},
+    tokens::Tokens,
 };
 
 const ACCOUNT: &str = "ententetest";
 const KEY: &[u8] = b"not a secret but as long as the real one, which has 512 bits....";
 
-#[derive(Default)]
-struct Container {
-    blob: Option<Vec<u8>>,
-    changes: u64,
-    denied: bool,
+/// The service: one blob, and who may touch it.
+#[derive(Clone, Default)]
+pub struct Service {
+    pub blob: Object,
+    /// Access tokens that are good, besides the account's key.
+    pub tokens: Tokens,
 }
 
-#[derive(Clone, Default)]
-struct Service(Arc<Mutex<Container>>);
-
 impl Service {
-    fn container(&self) -> MutexGuard<'_, Container> {
-        self.0.lock().unwrap()
+    pub fn router(&self) -> Router {
+        Router::new().fallback(answer).with_state(self.clone())
+    }
+
+    fn lets_in(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
+        let is_versioned = headers.contains_key("x-ms-version");
+        is_signed(method, uri, headers) || (is_versioned && self.tokens.good(headers))
     }
 }
 
@@ -72,21 +73,27 @@ fn error(status: u16, code: &str, message: &str) -> Response {
     Response::builder().status(status).header("x-ms-error-code", code).body(body.into()).unwrap()
 }
 
-async fn answer(State(service): State<Service>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    if !is_signed(&method, &uri, &headers) {
+async fn answer(
+    extract::State(service): extract::State<Service>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if !service.lets_in(&method, &uri, &headers) {
         return error(403, "AuthenticationFailed", "Server failed to authenticate the request.");
     }
-    let mut container = service.container();
+    let mut container = service.blob.state();
     if uri.path() != "/bundles/td/cloud.example" {
         return error(404, "ContainerNotFound", "The specified container does not exist.");
     }
     if container.denied {
         return error(403, "AuthorizationPermissionMismatch", "This request is not authorized.");
     }
-    let tag = |container: &Container| format!("\"0x{:X}\"", container.changes);
+    let tag = |container: &State| format!("\"0x{:X}\"", container.version);
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     match method {
-        Method::GET => match container.blob.clone() {
+        Method::GET => match container.document.clone() {
             Some(blob) => Response::builder()
                 .header("etag", tag(&container))
                 .header("last-modified", "Sun, 22 Nov 2026 12:00:00 GMT")
@@ -101,7 +108,7 @@ async fn answer(State(service): State<Service>, method: Method, uri: Uri, header
                 header("x-ms-blob-content-type").or(header("content-type")).as_deref(),
                 Some("application/json")
             );
-            match (header("if-match"), header("if-none-match"), container.blob.is_some()) {
+            match (header("if-match"), header("if-none-match"), container.document.is_some()) {
                 (Some(wanted), None, true) if wanted == tag(&container) => {}
                 (None, Some(any), false) if any == "*" => {}
                 (None, Some(_), true) => return error(409, "BlobAlreadyExists", "The specified blob already exists."),
@@ -110,42 +117,43 @@ async fn answer(State(service): State<Service>, method: Method, uri: Uri, header
                     return error(412, "ConditionNotMet", "The condition was not met.");
                 }
             }
-            container.blob = Some(body.to_vec());
-            container.changes += 1;
+            container.put(&body);
             Response::builder().status(201).header("etag", tag(&container)).body(Body::empty()).unwrap()
         }
         _ => error(405, "UnsupportedHttpVerb", "Not here."),
     }
 }
 
-pub(super) struct Blob {
+pub struct Azure {
     folder: tempfile::TempDir,
-    service: Service,
-    gate: Gate,
 }
 
-impl Blob {
-    pub(super) async fn start() -> Self {
-        service_kit::crypto::install();
-        let service = Service::default();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let gate = Gate::before(listener.local_addr().unwrap()).await;
-        let router = Router::new().fallback(answer).with_state(service.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("key"), format!("{}\n", STANDARD.encode(KEY))).unwrap();
-        Self { folder, service, gate }
-    }
+pub type Blob = Served<Azure>;
+
+/// The publisher without its credentials.
+pub fn publisher() -> Value {
+    json!({
+        "storage_account_name": ACCOUNT, "container_name": "bundles", "blob_name": "td/cloud.example", "format": "jwks",
+    })
 }
 
-#[async_trait]
-impl Place for Blob {
-    fn config(&self) -> Value {
-        json!({"azure_blob": {
-            "storage_account_name": ACCOUNT, "container_name": "bundles", "blob_name": "td/cloud.example",
-            "format": "jwks", "storage_account_key_file": self.folder.path().join("key"),
-            "service_endpoint": format!("http://{}", self.gate.address()),
-        }})
+pub async fn blob() -> Blob {
+    service_kit::crypto::install();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("key"), format!("{}\n", STANDARD.encode(KEY))).unwrap();
+    let service = Service::default();
+    Served::start(Azure { folder }, service.blob.clone(), service.router()).await
+}
+
+impl Cloud for Azure {
+    const DENIED: &'static str = "access denied: AuthorizationPermissionMismatch: This request is not authorized.";
+    const HAS_SEQUENCE: bool = false;
+
+    fn config(&self, address: std::net::SocketAddr) -> Value {
+        let mut publisher = publisher();
+        publisher["storage_account_key_file"] = json!(self.folder.path().join("key"));
+        publisher["service_endpoint"] = json!(format!("http://{address}"));
+        json!({ "azure_blob": publisher })
     }
 
     fn document(&self, bundle: &Bundle) -> Vec<u8> {
@@ -156,51 +164,19 @@ impl Place for Blob {
         assert!(keys.iter().any(|key| key.get("x5c").is_some()) && keys.iter().any(|key| key.get("kid").is_some()));
         document
     }
-
-    async fn held(&self) -> Option<Vec<u8>> {
-        self.service.container().blob.clone()
-    }
-
-    async fn version(&self) -> String {
-        self.service.container().changes.to_string()
-    }
-
-    async fn put(&self, document: &[u8]) {
-        let mut container = self.service.container();
-        container.blob = Some(document.to_vec());
-        container.changes += 1;
-    }
-
-    async fn remove(&self) -> bool {
-        self.service.container().blob.take().is_some()
-    }
-
-    async fn deny(&self, denied: bool) -> &'static str {
-        self.service.container().denied = denied;
-        "access denied: AuthorizationPermissionMismatch: This request is not authorized."
-    }
-
-    async fn down(&self, down: bool) -> bool {
-        self.gate.set_open(!down);
-        true
-    }
-
-    fn has_sequence(&self) -> bool {
-        false
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_azure_blob_conforms() {
-    conformance(&Blob::start().await).await;
+    conformance(&blob().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_another_account_is_said_without_showing_it() {
-    let place = Blob::start().await;
+    let place = blob().await;
     let secret = STANDARD.encode([b"another ", KEY].concat());
     let mut config = place.config();
-    std::fs::write(place.folder.path().join("key"), &secret).unwrap();
+    std::fs::write(place.cloud.folder.path().join("key"), &secret).unwrap();
     config["azure_blob"]["format"] = json!("pem");
     let setup = setup(config).await;
     let gateway = setup.start().await;

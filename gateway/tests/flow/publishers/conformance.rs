@@ -8,7 +8,7 @@ use gateway::api::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{LOCAL, Running, Setup, authority::Authority, eventually, td};
+use crate::support::{LOCAL, Running, Setup, authority::Authority, client::Admin, eventually, td};
 
 /// A place and the hands of somebody else in it.
 #[async_trait]
@@ -43,13 +43,13 @@ pub trait Place: Send {
 
 const PATH: &str = "/v1/publishers";
 
-pub async fn status(gateway: &Running) -> Publisher {
-    let mut list: PublisherList = gateway.admin.get(PATH).await;
+pub async fn status(gateway: &impl AsRef<Admin>) -> Publisher {
+    let mut list: PublisherList = gateway.as_ref().get(PATH).await;
     assert_eq!(list.publishers.len(), 1);
     list.publishers.remove(0)
 }
 
-pub async fn until(gateway: &Running, what: &str, condition: impl Fn(&Publisher) -> bool) -> Publisher {
+pub async fn until(gateway: &impl AsRef<Admin>, what: &str, condition: impl Fn(&Publisher) -> bool) -> Publisher {
     let seen = std::sync::Mutex::new(None);
     let look = async {
         loop {

@@ -1,13 +1,12 @@
 //! Google Cloud Storage: a server here with the calls of its XML API that are made, which verifies the self-signed token
 //! of a service account.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
-use async_trait::async_trait;
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::State,
+    extract,
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -18,29 +17,26 @@ use serde_json::{Value, json};
 use service_kit::keys::{KeyType, PrivateKey};
 
 use super::{
-    conformance::{Place, conformance, setup, until},
-    gate::Gate,
+    conformance::{Place as _, conformance, setup, until},
+    object::{Cloud, Object, Served, State},
+    tokens::Tokens,
 };
 
 const ACCOUNT: &str = "entente@project.iam.gserviceaccount.com";
 const OBJECT: &str = "/bundles/cloud%2Eexample%2Ejson";
 
-#[derive(Default)]
-struct Bucket {
-    object: Option<Vec<u8>>,
-    generation: u64,
-    denied: bool,
-}
-
+/// The service: one object, and who may touch it.
 #[derive(Clone)]
-struct Storage {
-    bucket: Arc<Mutex<Bucket>>,
+pub struct Storage {
+    pub object: Object,
+    /// Access tokens that are good, besides those the service account signs itself.
+    pub tokens: Tokens,
     key: Arc<DecodingKey>,
 }
 
 impl Storage {
-    fn bucket(&self) -> MutexGuard<'_, Bucket> {
-        self.bucket.lock().unwrap()
+    pub fn router(&self) -> Router {
+        Router::new().fallback(answer).with_state(self.clone())
     }
 
     fn is_authentic(&self, headers: &HeaderMap) -> bool {
@@ -60,11 +56,17 @@ fn error(status: u16, code: &str, message: &str) -> Response {
     Response::builder().status(status).header("content-type", "application/xml").body(body.into()).unwrap()
 }
 
-async fn answer(State(storage): State<Storage>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    if !storage.is_authentic(&headers) {
+async fn answer(
+    extract::State(storage): extract::State<Storage>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if !storage.is_authentic(&headers) && !storage.tokens.good(&headers) {
         return error(401, "AuthenticationRequired", "Authentication required.");
     }
-    let mut bucket = storage.bucket();
+    let mut bucket = storage.object.state();
     if !uri.path().starts_with("/bundles/") {
         return error(404, "NoSuchBucket", "The specified bucket does not exist.");
     }
@@ -72,124 +74,95 @@ async fn answer(State(storage): State<Storage>, method: Method, uri: Uri, header
         return error(403, "AccessDenied", "Access denied.");
     }
     assert_eq!(uri.path().replace('.', "%2E"), OBJECT);
-    let answer = |bucket: &Bucket, body: Vec<u8>| {
-        let (etag, generation) = (format!("\"{}\"", bucket.generation), bucket.generation.to_string());
+    let answer = |bucket: &State, body: Vec<u8>| {
+        let (etag, generation) = (format!("\"{}\"", bucket.version), bucket.version.to_string());
         let response = Response::builder().status(StatusCode::OK).header("etag", etag);
         let response = response.header("x-goog-generation", generation).header("content-length", body.len());
         response.header("last-modified", "Sun, 22 Nov 2026 12:00:00 GMT").body(Body::from(body)).unwrap()
     };
     match method {
-        Method::GET => match bucket.object.clone() {
+        Method::GET => match bucket.document.clone() {
             Some(object) => answer(&bucket, object),
             None => error(404, "NoSuchKey", "The specified key does not exist."),
         },
         Method::PUT => {
             assert_eq!(headers["content-type"], "application/json");
             let wanted = headers["x-goog-if-generation-match"].to_str().unwrap().to_owned();
-            let there = if bucket.object.is_some() { bucket.generation } else { 0 };
+            let there = if bucket.document.is_some() { bucket.version } else { 0 };
             if wanted != there.to_string() {
                 return error(412, "PreconditionFailed", "At least one of the pre-conditions did not hold.");
             }
-            bucket.object = Some(body.to_vec());
-            bucket.generation += 1;
+            bucket.put(&body);
             answer(&bucket, Vec::new())
         }
         _ => error(405, "MethodNotAllowed", "Not here."),
     }
 }
 
-struct CloudStorage {
+/// A service account: its key file, and what the service knows of it.
+pub fn service_account() -> (Value, Storage) {
+    let key = PrivateKey::generate(KeyType::Rsa2048).unwrap();
+    let pem =
+        |label: &str, der: &[u8]| format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der));
+    let public = pem("PUBLIC KEY", key.public_key().spki_der());
+    let key_file = json!({
+        "type": "service_account", "client_email": ACCOUNT, "private_key_id": "k1",
+        "private_key": pem("PRIVATE KEY", key.pkcs8_der()),
+    });
+    let key = Arc::new(DecodingKey::from_rsa_pem(public.as_bytes()).unwrap());
+    (key_file, Storage { object: Object::default(), tokens: Tokens::default(), key })
+}
+
+struct Google {
     folder: tempfile::TempDir,
-    storage: Storage,
-    gate: Gate,
     account: Value,
 }
 
-impl CloudStorage {
-    async fn start() -> Self {
-        service_kit::crypto::install();
-        let key = PrivateKey::generate(KeyType::Rsa2048).unwrap();
-        let pem = |label: &str, der: &[u8]| {
-            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
-        };
-        let public = pem("PUBLIC KEY", key.public_key().spki_der());
-        let storage =
-            Storage { bucket: Arc::default(), key: Arc::new(DecodingKey::from_rsa_pem(public.as_bytes()).unwrap()) };
-        let account = json!({
-            "type": "service_account", "client_email": ACCOUNT, "private_key_id": "k1",
-            "private_key": pem("PRIVATE KEY", key.pkcs8_der()),
-        });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let gate = Gate::before(listener.local_addr().unwrap()).await;
-        let router = Router::new().fallback(answer).with_state(storage.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { folder: tempfile::tempdir().unwrap(), storage, gate, account }
-    }
+/// The publisher without its credentials.
+pub fn publisher() -> Value {
+    json!({"bucket_name": "bundles", "object_name": "cloud.example.json", "format": "spiffe"})
 }
 
-#[async_trait]
-impl Place for CloudStorage {
-    fn config(&self) -> Value {
+async fn cloud_storage() -> Served<Google> {
+    service_kit::crypto::install();
+    let (account, storage) = service_account();
+    let google = Google { folder: tempfile::tempdir().unwrap(), account };
+    Served::start(google, storage.object.clone(), storage.router()).await
+}
+
+impl Cloud for Google {
+    const DENIED: &'static str = "access denied: AccessDenied: Access denied.; give this gateway the permissions";
+    const HAS_SEQUENCE: bool = true;
+
+    fn config(&self, address: std::net::SocketAddr) -> Value {
         let path = self.folder.path().join("account.json");
         std::fs::write(&path, self.account.to_string()).unwrap();
-        json!({"gcp_cloudstorage": {
-            "bucket_name": "bundles", "object_name": "cloud.example.json", "format": "spiffe",
-            "service_account_file": path, "endpoint": format!("http://{}", self.gate.address()),
-        }})
+        let mut publisher = publisher();
+        publisher["service_account_file"] = json!(path);
+        publisher["endpoint"] = json!(format!("http://{address}"));
+        json!({ "gcp_cloudstorage": publisher })
     }
 
     fn document(&self, bundle: &Bundle) -> Vec<u8> {
         bundle_json::encode(bundle)
     }
-
-    async fn held(&self) -> Option<Vec<u8>> {
-        self.storage.bucket().object.clone()
-    }
-
-    async fn version(&self) -> String {
-        self.storage.bucket().generation.to_string()
-    }
-
-    async fn put(&self, document: &[u8]) {
-        let mut bucket = self.storage.bucket();
-        bucket.object = Some(document.to_vec());
-        bucket.generation += 1;
-    }
-
-    async fn remove(&self) -> bool {
-        self.storage.bucket().object.take().is_some()
-    }
-
-    async fn deny(&self, denied: bool) -> &'static str {
-        self.storage.bucket().denied = denied;
-        "access denied: AccessDenied: Access denied.; give this gateway the permissions"
-    }
-
-    async fn down(&self, down: bool) -> bool {
-        self.gate.set_open(!down);
-        true
-    }
-
-    fn has_sequence(&self) -> bool {
-        true
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_google_cloud_storage_object_conforms() {
-    conformance(&CloudStorage::start().await).await;
+    conformance(&cloud_storage().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_account_nobody_knows_is_said_and_a_new_key_file_is_read() {
-    let place = CloudStorage::start().await;
+    let place = cloud_storage().await;
     let setup = setup(place.config()).await;
-    let path = place.folder.path().join("account.json");
+    let path = place.cloud.folder.path().join("account.json");
     std::fs::remove_file(&path).unwrap();
     let gateway = setup.start().await;
     let error = until(&gateway, "missing file", |now| now.last_error.is_some()).await.last_error.unwrap();
     assert!(error.starts_with("no usable credentials: ") && error.contains("account.json"), "{error}");
-    let mut stranger = place.account.clone();
+    let mut stranger = place.cloud.account.clone();
     stranger["client_email"] = json!("stranger@project.iam.gserviceaccount.com");
     std::fs::write(&path, stranger.to_string()).unwrap();
     let refused = |now: &gateway::api::publishers::Publisher| {
@@ -197,7 +170,7 @@ async fn a_service_account_nobody_knows_is_said_and_a_new_key_file_is_read() {
     };
     let error = until(&gateway, "refusal", refused).await.last_error.unwrap();
     assert!(error.starts_with("no usable credentials: ") && !error.contains("PRIVATE"), "{error}");
-    std::fs::write(&path, place.account.to_string()).unwrap();
+    std::fs::write(&path, place.cloud.account.to_string()).unwrap();
     until(&gateway, "publication", |now| now.published.is_some()).await;
     gateway.stop().await;
 }

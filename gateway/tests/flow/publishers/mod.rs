@@ -3,10 +3,14 @@
 mod aws;
 mod azure;
 mod conformance;
+mod credentials;
 mod file;
 mod gate;
 mod google;
+mod internet;
 mod kubernetes;
+mod object;
 mod programs;
 mod replicas;
 mod sigv4;
+mod tokens;

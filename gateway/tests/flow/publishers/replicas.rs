@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use service_kit::test_postgres::TestDatabase;
 
 use super::{
-    azure::Blob,
+    azure::{Blob, blob},
     conformance::{Place as _, setup},
 };
 use crate::support::{LOCAL, Running, Setup, authority::Authority, eventually, issuer::FakeIssuer, td};
@@ -69,7 +69,7 @@ fn sequence(document: Option<Vec<u8>>) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_gateway_publishes_all_know_how_it_is_doing_and_the_other_takes_over() {
-    let place = Blob::start().await;
+    let place = blob().await;
     let setup = scene(&place).await;
     let (one, two) = tokio::join!(start(&setup, "one", |_| {}), start(&setup, "two", |_| {}));
     let [(holder, name), (other, other_name)] = divided(one, two).await;
@@ -130,7 +130,7 @@ async fn one_gateway_publishes_all_know_how_it_is_doing_and_the_other_takes_over
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_whose_source_lags_behind_publishes_what_another_one_stored() {
-    let place = Blob::start().await;
+    let place = blob().await;
     let setup = scene(&place).await;
     // Two issuers of the domain, which know each other's authorities.
     let others = FakeIssuer::start(LOCAL, setup.file("issuer-of-two.sock")).await;

@@ -125,7 +125,10 @@ fn uuid() -> String {
     NEXT.fetch_add(1, Ordering::Relaxed).to_string()
 }
 
-/// A certificate authority of the web, for 127.0.0.1.
+/// Names of servers in tests, unless they say theirs.
+const THIS_MACHINE: [&str; 2] = ["127.0.0.1", "localhost"];
+
+/// A certificate authority of the web.
 pub struct WebAuthority {
     issuer: Issuer<'static, KeyPair>,
     ca_pem: String,
@@ -145,8 +148,9 @@ impl WebAuthority {
         &self.ca_pem
     }
 
-    fn server(&self) -> (rcgen::Certificate, KeyPair) {
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    fn server(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).unwrap();
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate, key)
@@ -154,13 +158,17 @@ impl WebAuthority {
 
     /// `web.pem` and `web.key` for a server on 127.0.0.1.
     pub fn write_server_files(&self, folder: &Path) {
-        let (certificate, key) = self.server();
+        let (certificate, key) = self.server(&THIS_MACHINE);
         std::fs::write(folder.join("web.pem"), certificate.pem()).unwrap();
         std::fs::write(folder.join("web.key"), key.serialize_pem()).unwrap();
     }
 
     pub fn server_config(&self) -> Arc<rustls::ServerConfig> {
-        let (certificate, key) = self.server();
+        self.server_config_for(&THIS_MACHINE)
+    }
+
+    pub fn server_config_for(&self, names: &[&str]) -> Arc<rustls::ServerConfig> {
+        let (certificate, key) = self.server(names);
         let key = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let mut config = rustls::ServerConfig::builder_with_provider(service_kit::crypto::provider())
             .with_safe_default_protocol_versions()

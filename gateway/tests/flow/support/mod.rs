@@ -147,6 +147,12 @@ pub struct Running {
     task: JoinHandle<Result<(), gateway::Error>>,
 }
 
+impl AsRef<Admin> for Running {
+    fn as_ref(&self) -> &Admin {
+        &self.admin
+    }
+}
+
 impl Running {
     pub async fn stop(self) {
         self.shutdown.trigger();
