@@ -47,14 +47,22 @@ async fn publisher(gateway: &Running, name: &str) -> Publisher {
     list.publishers.into_iter().find(|publisher| publisher.name == name).unwrap()
 }
 
-/// Two gateways with their names, first the one that publishes, once both say the same.
+/// How many parts of the work a gateway has.
+fn parts(gateway: &Running) -> usize {
+    let metrics = gateway.metrics.render();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("entente_gateway_leases_held "));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+/// Two gateways with their names, first the one that publishes, once the work is divided and both say the same.
 async fn divided(one: Running, two: Running) -> [(Running, &'static str); 2] {
     eventually("both to name the same gateway", || async {
+        let are_divided = parts(&one) > 0 && parts(&two) > 0 && parts(&one) + parts(&two) == 256;
         let (first, second) = (publisher(&one, "place").await, publisher(&two, "place").await);
         let said =
             |one: &Publisher| (one.replica.clone(), one.published.as_ref().map(|it| it.digest.clone()), one.health);
         let is_well = first.replica.is_some() && first.published.is_some() && first.health == PublisherHealth::Healthy;
-        is_well && said(&first) == said(&second)
+        are_divided && is_well && said(&first) == said(&second)
     })
     .await;
     match publisher(&one, "place").await.replica.as_deref() {
