@@ -9,25 +9,14 @@ use super::{
     cloud::{client_options, no_retries, said},
     object::Object,
 };
-use crate::settings::{AzureIdentity, Content, Endpoint};
+use crate::settings::{AzureBlobPlace, AzureIdentity};
 
 /// Largest file with a key or a secret.
 const MAX_SECRET_BYTES: usize = 4096;
 
-/// Names a blob.
-pub(super) struct Target<'a> {
-    pub(super) account: &'a str,
-    pub(super) container: &'a str,
-    pub(super) blob: &'a str,
-}
-
 /// Prepares access to one blob.
-pub(super) fn connect(
-    target: &Target<'_>,
-    endpoint: Option<&Endpoint>,
-    identity: &AzureIdentity,
-    content: Content,
-) -> Result<Arc<dyn BundlePublisher>, PublisherError> {
+pub(super) fn connect(place: &AzureBlobPlace) -> Result<Arc<dyn BundlePublisher>, PublisherError> {
+    let AzureBlobPlace { account, container, blob, endpoint, identity, content } = place;
     let builder = match identity {
         AzureIdentity::Ambient { client_id: None } => MicrosoftAzureBuilder::from_env(),
         AzureIdentity::Ambient { client_id: Some(id) } => MicrosoftAzureBuilder::from_env().with_client_id(id),
@@ -37,15 +26,15 @@ pub(super) fn connect(
         }
     };
     let mut builder = builder
-        .with_account(target.account)
-        .with_container_name(target.container)
+        .with_account(account)
+        .with_container_name(container)
         .with_retry(no_retries())
-        .with_client_options(client_options(endpoint));
+        .with_client_options(client_options(endpoint.as_ref()));
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint.url.clone());
     }
     let store = builder.build().map_err(|error| PublisherError::Credentials(said(&error)))?;
-    Ok(Arc::new(Object::new(Arc::new(store), target.blob, content)?))
+    Ok(Arc::new(Object::new(Arc::new(store), blob, *content)?))
 }
 
 fn secret(path: &Path) -> Result<String, PublisherError> {

@@ -1,6 +1,6 @@
 //! A bundle in a file, replaced whole.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, sync::Arc};
 
 use async_trait::async_trait;
 use federation_specs::bundle::Bundle;
@@ -8,20 +8,18 @@ use service_kit::atomic_file;
 use tokio::{io::AsyncReadExt as _, sync::Mutex};
 
 use super::{BundlePublisher, MAX_DOCUMENT_BYTES, PublisherError, Seen, error::reason, format};
-use crate::settings::Content;
+use crate::settings::FilePlace;
 
 /// A file of this machine.
 pub(super) struct File {
-    path: PathBuf,
-    mode: u32,
-    content: Content,
+    place: FilePlace,
     /// Held by a write until it is done, also one whose attempt was given up: the next one waits for it.
     writing: Arc<Mutex<()>>,
 }
 
 impl File {
-    pub(super) fn new(path: PathBuf, mode: u32, content: Content) -> Self {
-        Self { path, mode, content, writing: Arc::default() }
+    pub(super) fn new(place: FilePlace) -> Self {
+        Self { place, writing: Arc::default() }
     }
 }
 
@@ -36,12 +34,12 @@ fn failed(action: &'static str, error: &io::Error) -> PublisherError {
 #[async_trait]
 impl BundlePublisher for File {
     fn render(&self, bundle: &Bundle) -> Result<Vec<u8>, PublisherError> {
-        format::render(bundle, self.content)
+        format::render(bundle, self.place.content)
     }
 
     async fn read(&self) -> Result<Seen, PublisherError> {
         let _done = self.writing.lock().await;
-        let file = match tokio::fs::File::open(&self.path).await {
+        let file = match tokio::fs::File::open(&self.place.path).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Seen::default()),
             Err(error) => return Err(failed("reading", &error)),
@@ -57,7 +55,7 @@ impl BundlePublisher for File {
 
     async fn write(&self, document: &[u8], _seen: &Seen) -> Result<(), PublisherError> {
         let held = Arc::clone(&self.writing).lock_owned().await;
-        let (path, mode, document) = (self.path.clone(), self.mode, document.to_vec());
+        let (path, mode, document) = (self.place.path.clone(), self.place.mode, document.to_vec());
         let written = tokio::task::spawn_blocking(move || {
             let _held = held;
             atomic_file::write(&path, &document, mode)

@@ -14,7 +14,7 @@ use super::{
     BundlePublisher, PublisherError, Seen, Version, format,
     kubernetes::{apply, client, failed},
 };
-use crate::settings::Cluster;
+use crate::settings::ClusterTrustBundlePlace;
 
 /// The API group.
 const GROUP: &str = "certificates.k8s.io";
@@ -26,28 +26,16 @@ const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 struct ClusterTrustBundle {
     api: Api<DynamicObject>,
     api_version: String,
-    name: String,
-    signer_name: Option<String>,
-    cluster: Cluster,
+    place: ClusterTrustBundlePlace,
 }
 
 /// Prepares access to one.
-pub(super) async fn connect(
-    name: &str,
-    signer_name: Option<&str>,
-    cluster: &Cluster,
-) -> Result<Arc<dyn BundlePublisher>, PublisherError> {
-    let client = client(cluster).await?;
+pub(super) async fn connect(place: &ClusterTrustBundlePlace) -> Result<Arc<dyn BundlePublisher>, PublisherError> {
+    let client = client(&place.cluster).await?;
     let version = served_version(&client).await?;
     let kind = GroupVersionKind::gvk(GROUP, version, "ClusterTrustBundle");
     let api = Api::all_with(client, &ApiResource::from_gvk_with_plural(&kind, "clustertrustbundles"));
-    Ok(Arc::new(ClusterTrustBundle {
-        api,
-        api_version: format!("{GROUP}/{version}"),
-        name: name.to_owned(),
-        signer_name: signer_name.map(str::to_owned),
-        cluster: cluster.clone(),
-    }))
+    Ok(Arc::new(ClusterTrustBundle { api, api_version: format!("{GROUP}/{version}"), place: place.clone() }))
 }
 
 async fn served_version(client: &Client) -> Result<&'static str, PublisherError> {
@@ -75,7 +63,7 @@ impl BundlePublisher for ClusterTrustBundle {
     }
 
     async fn read(&self) -> Result<Seen, PublisherError> {
-        let found = self.api.get_opt(&self.name).await.map_err(|error| failed("reading", &error))?;
+        let found = self.api.get_opt(&self.place.name).await.map_err(|error| failed("reading", &error))?;
         let Some(object) = found else { return Ok(Seen::default()) };
         let document = object.data["spec"]["trustBundle"].as_str().map(|text| text.as_bytes().to_vec());
         Ok(Seen { document, version: Some(Version { e_tag: None, version: object.metadata.resource_version }) })
@@ -85,16 +73,16 @@ impl BundlePublisher for ClusterTrustBundle {
         let mut object = json!({
             "apiVersion": self.api_version,
             "kind": "ClusterTrustBundle",
-            "metadata": { "name": self.name },
+            "metadata": { "name": self.place.name },
             "spec": { "trustBundle": String::from_utf8_lossy(document) },
         });
-        if let Some(signer) = &self.signer_name {
+        if let Some(signer) = &self.place.signer_name {
             object["spec"]["signerName"] = json!(signer);
         }
         if let Some(version) = seen.version.as_ref().and_then(|version| version.version.as_ref()) {
             object["metadata"]["resourceVersion"] = json!(version);
         }
-        let written = self.api.patch(&self.name, &apply(&self.cluster), &Patch::Apply(&object)).await;
+        let written = self.api.patch(&self.place.name, &apply(&self.place.cluster), &Patch::Apply(&object)).await;
         written.map(|_| ()).map_err(|error| failed("writing", &error))
     }
 }

@@ -12,7 +12,7 @@ use super::{
     BundlePublisher, MAX_DOCUMENT_BYTES, PublisherError, Seen, Version, format,
     kubernetes::{apply, client, failed},
 };
-use crate::settings::{Cluster, Content};
+use crate::settings::ConfigMapPlace;
 
 /// Most bytes of a ConfigMap's data.
 const MAX_DATA_BYTES: usize = 1024 * 1024;
@@ -20,29 +20,19 @@ const MAX_DATA_BYTES: usize = 1024 * 1024;
 /// A key of a ConfigMap.
 struct ConfigMapKey {
     api: Api<ConfigMap>,
-    name: String,
-    key: String,
-    cluster: Cluster,
-    content: Content,
+    place: ConfigMapPlace,
 }
 
 /// Prepares access to one key.
-pub(super) async fn connect(
-    namespace: &str,
-    name: &str,
-    key: &str,
-    cluster: &Cluster,
-    content: Content,
-) -> Result<Arc<dyn BundlePublisher>, PublisherError> {
-    let api = Api::namespaced(client(cluster).await?, namespace);
-    let (name, key, cluster) = (name.to_owned(), key.to_owned(), cluster.clone());
-    Ok(Arc::new(ConfigMapKey { api, name, key, cluster, content }))
+pub(super) async fn connect(place: &ConfigMapPlace) -> Result<Arc<dyn BundlePublisher>, PublisherError> {
+    let api = Api::namespaced(client(&place.cluster).await?, &place.namespace);
+    Ok(Arc::new(ConfigMapKey { api, place: place.clone() }))
 }
 
 #[async_trait]
 impl BundlePublisher for ConfigMapKey {
     fn render(&self, bundle: &Bundle) -> Result<Vec<u8>, PublisherError> {
-        let document = format::render(bundle, self.content)?;
+        let document = format::render(bundle, self.place.content)?;
         if document.len() > MAX_DATA_BYTES {
             return Err(PublisherError::Unfit(format!(
                 "the bundle has {} bytes, and a ConfigMap holds at most {MAX_DATA_BYTES}",
@@ -53,9 +43,9 @@ impl BundlePublisher for ConfigMapKey {
     }
 
     async fn read(&self) -> Result<Seen, PublisherError> {
-        let found = self.api.get_opt(&self.name).await.map_err(|error| failed("reading", &error))?;
+        let found = self.api.get_opt(&self.place.name).await.map_err(|error| failed("reading", &error))?;
         let Some(map) = found else { return Ok(Seen::default()) };
-        let document = map.data.and_then(|mut data| data.remove(&self.key)).map(String::into_bytes);
+        let document = map.data.and_then(|mut data| data.remove(&self.place.key)).map(String::into_bytes);
         let document = document.filter(|document| document.len() <= MAX_DOCUMENT_BYTES);
         Ok(Seen { document, version: Some(Version { e_tag: None, version: map.metadata.resource_version }) })
     }
@@ -64,13 +54,13 @@ impl BundlePublisher for ConfigMapKey {
         let mut object = json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": { "name": self.name },
-            "data": { (self.key.as_str()): String::from_utf8_lossy(document) },
+            "metadata": { "name": self.place.name },
+            "data": { (self.place.key.as_str()): String::from_utf8_lossy(document) },
         });
         if let Some(version) = seen.version.as_ref().and_then(|version| version.version.as_ref()) {
             object["metadata"]["resourceVersion"] = json!(version);
         }
-        let written = self.api.patch(&self.name, &apply(&self.cluster), &Patch::Apply(&object)).await;
+        let written = self.api.patch(&self.place.name, &apply(&self.place.cluster), &Patch::Apply(&object)).await;
         written.map(|_| ()).map_err(|error| failed("writing", &error))
     }
 }

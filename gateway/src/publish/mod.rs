@@ -113,30 +113,19 @@ async fn connect(
 ) -> Result<Arc<dyn BundlePublisher>, PublisherError> {
     match place {
         #[cfg(feature = "publish-file")]
-        PlaceSettings::File { path, mode, content } => Ok(Arc::new(file::File::new(path.clone(), *mode, *content))),
+        PlaceSettings::File(place) => Ok(Arc::new(file::File::new(place.clone()))),
         #[cfg(feature = "publish-s3")]
-        PlaceSettings::S3 { bucket, object_key, account, content } => {
-            s3::connect(bucket, object_key, account, *content)
-        }
+        PlaceSettings::S3(place) => s3::connect(place),
         #[cfg(feature = "publish-gcs")]
-        PlaceSettings::Gcs { bucket, object_name, endpoint, service_account_file, content } => {
-            gcs::connect(bucket, object_name, endpoint.as_ref(), service_account_file.as_deref(), *content)
-        }
+        PlaceSettings::Gcs(place) => gcs::connect(place),
         #[cfg(feature = "publish-azure-blob")]
-        PlaceSettings::AzureBlob { account, container, blob, endpoint, identity, content } => {
-            let target = azure_blob::Target { account, container, blob };
-            azure_blob::connect(&target, endpoint.as_ref(), identity, *content)
-        }
+        PlaceSettings::AzureBlob(place) => azure_blob::connect(place),
         #[cfg(feature = "publish-kubernetes")]
-        PlaceSettings::ConfigMap { namespace, name, key, cluster, content } => {
-            kubernetes_config_map::connect(namespace, name, key, cluster, *content).await
-        }
+        PlaceSettings::ConfigMap(place) => kubernetes_config_map::connect(place).await,
         #[cfg(feature = "publish-kubernetes")]
-        PlaceSettings::ClusterTrustBundle { name, signer_name, cluster } => {
-            kubernetes_cluster_trust_bundle::connect(name, signer_name.as_deref(), cluster).await
-        }
+        PlaceSettings::ClusterTrustBundle(place) => kubernetes_cluster_trust_bundle::connect(place).await,
         #[cfg(feature = "publish-roles-anywhere")]
-        PlaceSettings::TrustAnchor { id, account } => roles_anywhere::connect(id, account, trust_domain),
+        PlaceSettings::TrustAnchor(place) => roles_anywhere::connect(place, trust_domain),
         #[allow(unreachable_patterns, reason = "reachable in a build without every publisher")]
         _ => Err(PublisherError::Unfit(format!("{} of {trust_domain} is not part of this build", place.describe()))),
     }

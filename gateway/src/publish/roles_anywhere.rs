@@ -26,7 +26,7 @@ use super::{
     error::{chain, reason},
     format,
 };
-use crate::settings::AwsAccount;
+use crate::settings::TrustAnchorPlace;
 
 /// Name of the service in signatures and host names.
 const SERVICE: &str = "rolesanywhere";
@@ -54,10 +54,10 @@ struct TrustAnchor {
 
 /// Prepares access to one trust anchor.
 pub(super) fn connect(
-    id: &str,
-    account: &AwsAccount,
+    place: &TrustAnchorPlace,
     trust_domain: &TrustDomain,
 ) -> Result<Arc<dyn BundlePublisher>, PublisherError> {
+    let TrustAnchorPlace { id, account } = place;
     let base = match &account.endpoint {
         Some(endpoint) => endpoint.url.clone(),
         None => {

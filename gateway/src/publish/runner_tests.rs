@@ -27,7 +27,8 @@ use crate::{
     metrics::GatewayMetrics,
     served::ServedDomain,
     settings::{
-        Content, Datastore, EndpointSvidSettings, LocalDomain, PlaceSettings, PublisherSettings, SourceSettings,
+        Content, Datastore, EndpointSvidSettings, FilePlace, LocalDomain, PlaceSettings, PublisherSettings,
+        SourceSettings,
     },
     store::{Store, publications::PublisherKey, served::OwnChange},
 };
@@ -150,11 +151,11 @@ impl Rig {
         let settings = PublisherSettings {
             name: "memory".to_owned(),
             check_interval: INTERVAL,
-            place: PlaceSettings::File {
+            place: PlaceSettings::File(FilePlace {
                 path: "/memory".into(),
                 mode: 0o644,
                 content: Content { format: BundleFormat::Spiffe, refresh_hint: None },
-            },
+            }),
         };
         let place = self.place.clone();
         let connector: super::runner::Connector = Box::new(move || {

@@ -27,7 +27,10 @@ pub use datastore::Datastore;
 pub use error::SettingsError;
 pub use listeners::{ServingLimits, SpiffeListener, WebCertificate, WebListener};
 pub use network::NetworkSettings;
-pub use publishers::{AwsAccount, AzureIdentity, Cluster, Content, Endpoint, PlaceSettings, PublisherSettings};
+pub use publishers::{
+    AwsAccount, AzureBlobPlace, AzureIdentity, Cluster, ClusterTrustBundlePlace, ConfigMapPlace, Content, Endpoint,
+    FilePlace, GcsPlace, PlaceSettings, PublisherSettings, S3Place, TrustAnchorPlace,
+};
 pub use refresh::RefreshLimits;
 pub use relationships::{
     ConfiguredRelationship, Document, MAX_BOOTSTRAP_BUNDLE_BYTES, MAX_CA_PEM_BYTES, RelationshipRules, UnknownReceiver,

@@ -33,7 +33,7 @@ fn places_have_names_that_tell_them_apart() {
             "ClusterTrustBundle x.example:s:b",
         ]
     );
-    assert!(matches!(list[2].place, PlaceSettings::File { mode: 0o600, .. }));
+    assert!(matches!(list[2].place, PlaceSettings::File(FilePlace { mode: 0o600, .. })));
     assert_eq!(list[0].check_interval, Duration::from_secs(300));
 }
 
