@@ -83,8 +83,9 @@ async fn one_gateway_publishes_all_know_how_it_is_doing_and_the_other_takes_over
     let [(holder, name), (other, other_name)] = divided(one, two).await;
     assert_eq!(place.version().await, "1", "written once");
     let series = |gateway: &Running, publisher: &str| {
+        let gauge = "entente_gateway_publisher_seconds_since_success{";
         let label = format!("publisher=\"{publisher}\"");
-        gateway.metrics.render().lines().any(|line| line.contains(&label))
+        gateway.metrics.render().lines().any(|line| line.starts_with(gauge) && line.contains(&label))
     };
     assert!(series(&holder, "place") && !series(&other, "place"), "only one of them looks at the place");
 
