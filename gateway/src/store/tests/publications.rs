@@ -1,5 +1,6 @@
 //! What publishers confirmed.
 
+use service_kit::clock::{Clock as _, SystemClock};
 use time::{Duration, OffsetDateTime, macros::datetime};
 
 use super::{Place, on_both};
@@ -101,7 +102,7 @@ async fn files_of_several_gateways_are_kept_apart(place: Place) {
         changed_at: confirmed_at,
         confirmed_at,
     };
-    let now = OffsetDateTime::now_utc();
+    let now = SystemClock.now();
     store.confirm_publication(&of("two"), &publication("bb", now)).await.unwrap();
     store.confirm_publication(&of("gone"), &publication("cc", now - Duration::days(31))).await.unwrap();
     assert_eq!(store.publication(&of("one")).await.unwrap(), None);
