@@ -1,9 +1,10 @@
 //! What a gateway says about itself: readiness, metrics, and what its listeners present.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use rustls::pki_types::ServerName;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -27,6 +28,13 @@ pub async fn metric(domain: &Domain, series: &str) -> Result<f64> {
     let (_, text) = get(&domain.health_url(Service::Gateway, "/metrics")).await?;
     let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     Ok(value.with_context(|| format!("no {series} in {text}"))?.parse()?)
+}
+
+/// Every relationship by trust domain, as `relationship list` shows it.
+pub async fn relationships(domain: &Domain) -> Result<HashMap<String, Value>> {
+    let list = domain.gateway_json(&["relationship", "list"]).await?;
+    let list = list["relationships"].as_array().context("no relationships")?;
+    Ok(list.iter().map(|item| (item["trust_domain"].as_str().unwrap_or_default().to_owned(), item.clone())).collect())
 }
 
 /// Everything the gateway logged so far.

@@ -11,11 +11,12 @@ use entente_tests::{
         authority::WebAuthority,
         connection::Connection,
         dns::Dns,
-        good::{GoodPartners, TICK},
+        good::GoodPartners,
         rows::ROWS,
         server::HostilePartner,
         table::{Misbehaviour, Outcome, matches},
     },
+    observe::relationships,
     plan::Plan,
     wait,
 };
@@ -45,13 +46,6 @@ const MOST_FILES: usize = ROWS.len() + GOOD_PARTNERS + 100;
 
 /// How long it may take to end.
 const MOST_SHUTDOWN: Duration = Duration::from_secs(3);
-
-/// Every relationship by trust domain, as `relationship list` shows it.
-async fn relationships(domain: &Domain) -> Result<HashMap<String, Value>> {
-    let list = domain.gateway_json(&["relationship", "list"]).await?;
-    let list = list["relationships"].as_array().context("no relationships")?;
-    Ok(list.iter().map(|item| (item["trust_domain"].as_str().unwrap_or_default().to_owned(), item.clone())).collect())
-}
 
 fn has_address(partner: &HostilePartner) -> bool {
     partner.row.misbehaviour != Misbehaviour::Connection(Connection::HasNoAddress)
@@ -103,20 +97,6 @@ fn as_expected(partner: &HostilePartner, held: &HashMap<String, Value>, relation
         }
         _ => false,
     }
-}
-
-/// Fails if a good partner's bundle is too old.
-async fn good_ones_are_fresh(domain: &Domain, good: &GoodPartners) -> Result<HashMap<String, Value>> {
-    let served = good.sequence();
-    let now = relationships(domain).await?;
-    for name in good.trust_domains() {
-        let relationship = now.get(name).with_context(|| format!("no relationship {name}"))?;
-        let held = relationship["held"]["sequence"].as_u64().unwrap_or_default();
-        let behind = served.saturating_sub(held) * TICK.as_secs();
-        ensure!(behind <= FRESH_WITHIN.as_secs(), "{name} is {behind} s behind: {relationship:#}");
-        ensure!(relationship["last_error"].is_null(), "{relationship:#}");
-    }
-    Ok(now)
 }
 
 /// Resident memory of the gateway in kibibytes, and how many files it has open.
@@ -179,7 +159,7 @@ async fn none_touches_the_gateway_or_another_partner() -> Result<()> {
     let begin = Instant::now();
     let mut missing: Vec<&HostilePartner> = hostile.iter().collect();
     while !missing.is_empty() || begin.elapsed() < WATCH {
-        let now = good_ones_are_fresh(&domain, &good).await?;
+        let now = good.check_fresh(&domain, FRESH_WITHIN).await?;
         only_its_own(&hostile, &held, &now)?;
         // A busy machine may turn another error into a timeout for once.
         missing.retain(|partner| !as_expected(partner, &held, &now[&partner.row.trust_domain()]));
@@ -207,7 +187,7 @@ async fn none_touches_the_gateway_or_another_partner() -> Result<()> {
     domain.start_gateway().await?;
     let stopped = good.sequence();
     wait::until_within("the good ones go on", FRESH_WITHIN, || async {
-        let now = good_ones_are_fresh(&domain, &good).await?;
+        let now = good.check_fresh(&domain, FRESH_WITHIN).await?;
         let oldest = good.trust_domains().filter_map(|name| now[name]["held"]["sequence"].as_u64()).min();
         ensure!(oldest > Some(stopped), "{oldest:?} is not after {stopped}");
         only_its_own(&hostile, &held, &now)

@@ -1,9 +1,11 @@
 //! The way to partners: addresses, several URLs, connections used again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use gateway::api::Health;
+use gateway::{api::Health, refresh::failover::RETURN_AFTER};
 use serde_json::json;
+use service_kit::clock::ManualClock;
+use time::OffsetDateTime;
 
 use crate::support::{
     PARTNER, Setup,
@@ -82,6 +84,53 @@ async fn another_url_is_asked_when_the_first_gives_no_bundle() {
     first.serve(&keys.bundle(1));
     let error = gateway.refused(PARTNER).await;
     assert!(error.contains("went back from sequence 2 to 1"), "{error}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_url_is_tried_again_after_ten_minutes() {
+    let mut setup = Setup::new().await;
+    let keys = Authority::new(&td(PARTNER));
+    let first = Partner::web(setup.web.server_config(), Behaviour::Status(503)).await;
+    let second = Partner::web(setup.web.server_config(), document(&keys.bundle(1))).await;
+    setup.relate_web(PARTNER, &first.url());
+    setup.config["relationships"][0]["failover_urls"] = json!([second.url()]);
+    let clock = ManualClock::new(OffsetDateTime::now_utc());
+    let gateway = setup.start_at(Arc::new(clock.clone())).await;
+    assert_eq!(gateway.wait_held(PARTNER, 1).await.url_in_use, Some(second.url()));
+    assert_eq!(first.requests(), 1);
+
+    // It is back, but what works is asked for ten minutes.
+    first.serve(&keys.bundle(2));
+    clock.advance(RETURN_AFTER - Duration::from_secs(1));
+    second.serve(&keys.bundle(2));
+    assert!(gateway.refresh(PARTNER, json!({})).await.is_ok());
+    let relationship = gateway.wait_held(PARTNER, 2).await;
+    assert_eq!((relationship.url_in_use, first.requests()), (Some(second.url()), 1));
+
+    // Then the first again, and from then on only the first.
+    clock.advance(Duration::from_secs(1));
+    first.serve(&keys.bundle(3));
+    second.serve(&keys.bundle(3));
+    gateway.refresh(PARTNER, json!({})).await.unwrap();
+    let relationship = gateway.wait_held(PARTNER, 3).await;
+    assert_eq!((relationship.url_in_use, relationship.health), (None, Health::Healthy));
+    let asked = second.requests();
+    clock.advance(RETURN_AFTER);
+    gateway.refresh(PARTNER, json!({})).await.unwrap();
+    assert_eq!(second.requests(), asked);
+
+    // While it is away, it is asked once in ten minutes.
+    first.set(Behaviour::Status(503));
+    let asked = first.requests();
+    gateway.refresh(PARTNER, json!({})).await.unwrap();
+    gateway.refresh(PARTNER, json!({})).await.unwrap();
+    assert_eq!(gateway.relationship(PARTNER).await.url_in_use, Some(second.url()));
+    assert_eq!(first.requests(), asked + 1, "not at each refresh");
+    clock.advance(RETURN_AFTER);
+    gateway.refresh(PARTNER, json!({})).await.unwrap();
+    eventually("the first is tried again", || async { first.requests() == asked + 2 }).await;
+    assert_eq!(gateway.relationship(PARTNER).await.health, Health::Healthy);
     gateway.stop().await;
 }
 

@@ -1,8 +1,8 @@
 //! Partners beyond reproach, whose sequence grows with time.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -11,6 +11,8 @@ use tokio::{
     time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
+
+use crate::{domain::Domain, observe::relationships};
 
 use super::{
     authority::{Keys, WebAuthority},
@@ -75,6 +77,21 @@ impl GoodPartners {
     /// The sequence number of every bundle at this moment.
     pub fn sequence(&self) -> u64 {
         self.manner.sequence()
+    }
+
+    /// Fails if the gateway is further behind one of them than `within`, or shows an error for it. Gives every
+    /// relationship by trust domain.
+    pub async fn check_fresh(&self, domain: &Domain, within: Duration) -> Result<HashMap<String, Value>> {
+        let served = self.sequence();
+        let now = relationships(domain).await?;
+        for name in self.trust_domains() {
+            let relationship = now.get(name).with_context(|| format!("no relationship {name}"))?;
+            let held = relationship["held"]["sequence"].as_u64().unwrap_or_default();
+            let behind = served.saturating_sub(held) * TICK.as_secs();
+            ensure!(behind <= within.as_secs(), "{name} is {behind} s behind: {relationship:#}");
+            ensure!(relationship["last_error"].is_null(), "{relationship:#}");
+        }
+        Ok(now)
     }
 
     /// Whether they are away from now on: nobody gets an answer then.

@@ -13,7 +13,10 @@ use std::{path::PathBuf, time::Duration};
 use federation_specs::id::TrustDomain;
 use gateway::{Gateway, api, config::Config};
 use serde_json::{Value, json};
-use service_kit::{clock::SystemClock, lifecycle::Shutdown};
+use service_kit::{
+    clock::{SharedClock, SystemClock},
+    lifecycle::Shutdown,
+};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -117,11 +120,20 @@ impl Setup {
         running
     }
 
+    /// Starts a gateway whose time is that of `clock`.
+    pub async fn start_at(&self, clock: SharedClock) -> Running {
+        self.start_with(&self.config, clock).await
+    }
+
     async fn start_config(&self, config: &Value) -> Running {
+        self.start_with(config, SystemClock::shared()).await
+    }
+
+    async fn start_with(&self, config: &Value, clock: SharedClock) -> Running {
         let config: Config = serde_json::from_value(config.clone()).unwrap();
         let admin = Admin::new(config.socket_path.clone());
         let shutdown = Shutdown::new();
-        let gateway = Gateway::start(&config, SystemClock::shared(), shutdown.clone()).await.unwrap();
+        let gateway = Gateway::start(&config, clock, shutdown.clone()).await.unwrap();
         Running {
             web_address: gateway.https_web().unwrap(),
             spiffe_address: gateway.https_spiffe().unwrap(),
