@@ -2,8 +2,9 @@
 //! what no rotation does.
 //!
 //! The rules:
-//! - A source that gave keys and suddenly gives none, or gives a lower sequence number than before, is *held*: what it
-//!   gave before stays in the union until it gives something acceptable again or an operator accepts what it offers.
+//! - A source that gave keys and suddenly gives none, or gives a lower sequence number than before or none any more, is
+//!   *held*: what it gave before stays in the union until it gives something acceptable again or an operator accepts what
+//!   it offers.
 //! - X.509 authorities are the same if their certificates are, JWT and WIT keys if their key ID is; of different keys
 //!   with one ID that of the source listed first counts. An authority is tainted if any source says so.
 //! - One source: its sequence number is published. Several: the sum of theirs; none if one of them gives none. Replicas
@@ -36,6 +37,12 @@ pub enum HeldReason {
         /// Sequence number of what it gives now.
         offered: u64,
     },
+    /// The sequence number is gone, so that nothing older would be noticed any more.
+    #[error("it gives no sequence number after {accepted}, so that a rollback could not be told")]
+    Unnumbered {
+        /// Sequence number of what is published.
+        accepted: u64,
+    },
 }
 
 impl HeldReason {
@@ -43,6 +50,7 @@ impl HeldReason {
         match self {
             Self::Emptied => "emptied",
             Self::RolledBack { .. } => "rolled_back",
+            Self::Unnumbered { .. } => "unnumbered",
         }
     }
 }
@@ -352,12 +360,12 @@ impl Slot {
 }
 
 fn objection(accepted: &Bundle, offered: &Bundle) -> Option<HeldReason> {
-    if let (Some(accepted), Some(offered)) = (accepted.sequence(), offered.sequence())
-        && offered < accepted
-    {
-        return Some(HeldReason::RolledBack { accepted, offered });
+    match (accepted.sequence(), offered.sequence()) {
+        (Some(accepted), Some(offered)) if offered < accepted => Some(HeldReason::RolledBack { accepted, offered }),
+        _ if offered.is_empty() && !accepted.is_empty() => Some(HeldReason::Emptied),
+        (Some(accepted), None) => Some(HeldReason::Unnumbered { accepted }),
+        _ => None,
     }
-    (offered.is_empty() && !accepted.is_empty()).then_some(HeldReason::Emptied)
 }
 
 /// The sum of their numbers, `None` if one has none.

@@ -96,8 +96,25 @@ fn the_sequence_of_a_union_never_goes_back() {
     sources.offer(1, &bundle(&[&c], &[], 6), NOON);
     assert_eq!(sources.merged(Some(&before)).unwrap().sequence(), Some(101));
     // One source without numbers: the union has none.
+    let sources = contributions(2);
     sources.offer(0, &bundle(&[&a], &[], 0), NOON);
+    sources.offer(1, &bundle(&[&b], &[], 5), NOON);
     assert_eq!(sources.merged(Some(&before)).unwrap().sequence(), None);
+}
+
+#[test]
+fn a_rollback_does_not_slip_through_a_bundle_without_number() {
+    let sources = contributions(1);
+    let (a, b) = (x509("a"), x509("b"));
+    sources.offer(0, &bundle(&[&a], &[], 7), NOON);
+    let reason = HeldReason::Unnumbered { accepted: 7 };
+    assert_eq!(sources.offer(0, &bundle(&[&b], &[], 0), NOON), Offer::Held { reason, news: true });
+    let reason = HeldReason::RolledBack { accepted: 7, offered: 3 };
+    assert_eq!(sources.offer(0, &bundle(&[&b], &[], 3), NOON), Offer::Held { reason, news: true });
+    // Another kind of source in its place, as the operator says.
+    sources.offer(0, &bundle(&[&b], &[], 0), NOON);
+    sources.accepted(&sources.held_offers());
+    assert_eq!(sources.offer(0, &bundle(&[&a], &[], 0), NOON), Offer::Accepted);
 }
 
 #[test]
