@@ -110,6 +110,11 @@ impl IssuerError {
     pub fn is_unimplemented(&self) -> bool {
         matches!(self, Self::Refused { code: Code::Unimplemented, .. })
     }
+
+    /// Whether it did not answer, so that any other call would fail as well.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::Refused { code: Code::Unavailable, .. })
+    }
 }
 
 /// A connection to one issuer, made when first used and again after it broke. Cheap to clone.

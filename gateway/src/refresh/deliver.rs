@@ -104,7 +104,8 @@ impl Deliveries {
         for lane in self.lanes.values() {
             let mut state = lane.state();
             state.told = true;
-            let gone: Vec<_> = state.delivered().filter(|partner| !state.wanted.contains(*partner)).cloned().collect();
+            let gone: Vec<_> =
+                state.may_be_there().filter(|partner| !state.wanted.contains(*partner)).cloned().collect();
             state.due.extend(gone);
             drop(state);
             lane.wake.notify_one();
@@ -141,13 +142,15 @@ impl Deliveries {
         lane.wake.notify_one();
     }
 
-    /// An issuer answers again after it was away: look whether it still holds what it confirmed.
+    /// An issuer answers again after it was away: go on with what it did not get, and look whether it still holds what it
+    /// confirmed.
     pub fn verify(&self, local: &TrustDomain) {
         let Some(lane) = self.lanes.get(local) else { return };
         let mut state = lane.state();
         state.verified.clear();
-        let wanted = state.wanted.clone();
-        state.due.extend(wanted);
+        state.away = None;
+        let all: Vec<_> = state.wanted.iter().chain(state.retries.keys()).cloned().collect();
+        state.due.extend(all);
         drop(state);
         lane.wake.notify_one();
     }

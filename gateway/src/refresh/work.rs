@@ -42,6 +42,8 @@ pub struct IssuerWork {
     unsaved: BTreeSet<TrustDomain>,
     /// What could not be used and why, by trust domain, so that it is logged once.
     unusable: BTreeMap<String, String>,
+    /// Whether it did not answer the last time.
+    away: bool,
     reports: JoinSet<()>,
 }
 
@@ -63,6 +65,7 @@ impl IssuerWork {
             known,
             unsaved: BTreeSet::new(),
             unusable: BTreeMap::new(),
+            away: false,
             reports: JoinSet::new(),
         }
     }
@@ -85,6 +88,7 @@ impl IssuerWork {
                     wait
                 }
                 Err(error) => {
+                    self.away = true;
                     let text = error.to_string();
                     if text != last_error {
                         tracing::warn!(error = %text, "relationships of the issuer not read; those known stay");
@@ -117,6 +121,9 @@ impl IssuerWork {
         let relationships = self.client.list_relationships().await?;
         retry.reset();
         self.update(WatchUpdate { complete: true, relationships, ..WatchUpdate::default() }).await;
+        if std::mem::take(&mut self.away) {
+            self.manager.issuer_is_back(self.client.trust_domain());
+        }
         Ok(LIST_INTERVAL)
     }
 

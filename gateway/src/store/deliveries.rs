@@ -20,6 +20,8 @@ pub struct DeliveryState {
     pub last_error: Option<String>,
     /// Content digest of what was delivered.
     pub content_digest: Option<String>,
+    /// Content digest of what was sent and not confirmed; the issuer may hold it.
+    pub sent: Option<String>,
     /// Set while the issuer holds something else.
     pub drift: Option<DriftState>,
 }
@@ -31,6 +33,13 @@ pub struct DriftState {
     pub since: OffsetDateTime,
     /// Content digest of what it holds; `None` if it holds nothing.
     pub content_digest: Option<String>,
+}
+
+impl DeliveryState {
+    /// Whether the issuer may hold something that was delivered.
+    pub fn may_be_there(&self) -> bool {
+        self.digest.is_some() || self.sent.is_some()
+    }
 }
 
 impl Store {
@@ -51,6 +60,7 @@ impl Store {
                     delivered_at: row.try_get::<Option<i64>, _>("delivered_at")?.map(from_unix),
                     last_error: row.try_get("last_error")?,
                     content_digest: row.try_get("content_digest")?,
+                    sent: row.try_get("sent_digest")?,
                     drift: match row.try_get::<Option<i64>, _>("drift_since")? {
                         None => None,
                         Some(since) => {
@@ -84,12 +94,13 @@ impl Store {
                     sqlx::query(
                         "insert into deliveries
                            (local_trust_domain, trust_domain, digest, delivered_at, last_error, content_digest,
-                            drift_since, drift_digest)
-                         values ($1, $2, $3, $4, $5, $6, $7, $8)
+                            drift_since, drift_digest, sent_digest)
+                         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
                          on conflict (local_trust_domain, trust_domain) do update set
                            digest = excluded.digest, delivered_at = excluded.delivered_at,
                            last_error = excluded.last_error, content_digest = excluded.content_digest,
-                           drift_since = excluded.drift_since, drift_digest = excluded.drift_digest",
+                           drift_since = excluded.drift_since, drift_digest = excluded.drift_digest,
+                           sent_digest = excluded.sent_digest",
                     )
                     .bind(local.as_str())
                     .bind(partner.as_str())
@@ -99,6 +110,7 @@ impl Store {
                     .bind(&state.content_digest)
                     .bind(state.drift.as_ref().map(|drift| to_unix(drift.since)))
                     .bind(state.drift.as_ref().and_then(|drift| drift.content_digest.as_deref()))
+                    .bind(&state.sent)
                     .execute(&mut *connection)
                     .await?;
                     match event {

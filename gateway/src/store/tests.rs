@@ -170,6 +170,7 @@ async fn everything_is_there_after_reopening(place: Place) {
         delivered_at: Some(datetime!(2026-11-22 12:00 UTC)),
         last_error: None,
         content_digest: Some("c".to_owned()),
+        sent: Some("s".to_owned()),
         drift: Some(DriftState { since: datetime!(2026-11-22 12:01 UTC), content_digest: None }),
     };
     store.save_delivery(&td("a.example"), &td("p.example"), &delivery, None).await.unwrap();

@@ -1,5 +1,7 @@
 //! What the issuers hold: taken back when a relationship ends or its bundle expires, compared with what was delivered.
 
+use std::time::Duration;
+
 use federation_specs::bundle::Bundle;
 use gateway::api::Health;
 use serde_json::json;
@@ -41,7 +43,7 @@ async fn a_removed_relationship_takes_its_bundle_along() {
     setup.config["relationships"] = json!([]);
     setup.issuer.stop().await;
     let gateway = setup.start_unready().await;
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(setup.issuer.state().federated.contains_key(PARTNER));
     setup.issuer.resume();
     gone(&setup).await;
@@ -141,7 +143,7 @@ async fn a_bundle_beyond_its_maximum_age_leaves_the_issuers_until_it_is_confirme
     gateway.stop().await;
 
     let gateway = setup.start().await;
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(gateway.relationship(PARTNER).await.health, Health::Expired, "expired over a restart");
     assert!(!setup.issuer.state().federated.contains_key(PARTNER));
     partner.serve(&keys.bundle(5));
@@ -150,5 +152,101 @@ async fn a_bundle_beyond_its_maximum_age_leaves_the_issuers_until_it_is_confirme
     let log: Vec<String> = gateway.audited().await.into_iter().map(|(what, _)| what).collect();
     assert!(log.contains(&"relationship.expired".to_owned()) && log.contains(&"relationship.renewed".to_owned()));
     gateway.verify_audit().await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_removal_does_not_wait_for_other_deliveries() {
+    let mut setup = Setup::new().await;
+    setup.config["refresh"]["min_interval"] = json!("1h");
+    setup.config["refresh"]["max_interval"] = json!("2h");
+    let gateway = setup.start().await;
+    let mut partners = Vec::new();
+    for number in 0..60 {
+        let name = format!("p{number:02}.example");
+        let partner = Partner::web(setup.web.server_config(), document(&Authority::new(&td(&name)).bundle(1))).await;
+        gateway.relate(&setup.web_relationship(&name, &partner.url())).await;
+        partners.push((name, partner));
+    }
+    eventually("every delivery", || async { setup.issuer.state().federated.len() == 60 }).await;
+    gateway.stop().await;
+
+    // After a start all of them are looked at again.
+    setup.issuer.state().slow_reads = Duration::from_millis(250);
+    let gateway = setup.start().await;
+    eventually("the first answers", || async {
+        let about = gateway.relationship("p00.example").await;
+        about.deliveries[0].delivered
+    })
+    .await;
+    gateway.end("p59.example").await;
+    let removed = async {
+        while setup.issuer.state().federated.contains_key("p59.example") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(4), removed).await.expect("removed before the others were looked at");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_issuer_that_was_away_for_long_is_served_within_seconds() {
+    let mut setup = Setup::new().await;
+    setup.issuer.state().without_work = true;
+    let keys = Authority::new(&td(PARTNER));
+    let partner = Partner::web(setup.web.server_config(), document(&keys.bundle(5))).await;
+    let gateway = setup.start().await;
+    gateway.relate(&setup.web_relationship(PARTNER, &partner.url())).await;
+    delivered(&setup).await;
+    eventually("confirmation", || async { gateway.relationship(PARTNER).await.deliveries[0].delivered }).await;
+
+    setup.issuer.stop().await;
+    gateway.end(PARTNER).await;
+    // Pauses that double would have grown beyond ten seconds.
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    setup.issuer.resume();
+    tokio::time::timeout(Duration::from_secs(7), gone(&setup)).await.expect("removed within seconds");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_delivery_without_an_answer_is_taken_back_as_well() {
+    let setup = Setup::new().await;
+    let keys = Authority::new(&td(PARTNER));
+    let partner = Partner::web(setup.web.server_config(), document(&keys.bundle(5))).await;
+    let gateway = setup.start().await;
+    // The first delivery of all, and one that replaces another.
+    for first in [true, false] {
+        setup.issuer.state().lose_answers = first;
+        partner.serve(&keys.bundle(5));
+        gateway.relate(&setup.web_relationship(PARTNER, &partner.url())).await;
+        delivered(&setup).await;
+        if !first {
+            eventually("confirmation", || async { gateway.relationship(PARTNER).await.deliveries[0].delivered }).await;
+            setup.issuer.state().lose_answers = true;
+            partner.serve(&Authority::new(&td(PARTNER)).bundle(6));
+            gateway.refresh(PARTNER, json!({})).await.unwrap();
+            eventually("the delivery", || async { setup.issuer.state().federated[PARTNER].sequence() == Some(6) })
+                .await;
+        }
+        eventually("the failure", || async { gateway.relationship(PARTNER).await.deliveries[0].last_error.is_some() })
+            .await;
+        gateway.end(PARTNER).await;
+        gone(&setup).await;
+    }
+    gateway.verify_audit().await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_delivery_without_an_answer_is_known_after_a_restart() {
+    let (mut setup, _, _partner) = setup().await;
+    setup.issuer.state().lose_answers = true;
+    let gateway = setup.start().await;
+    delivered(&setup).await;
+    gateway.stop().await;
+    setup.config["relationships"] = json!([]);
+    let gateway = setup.start().await;
+    gone(&setup).await;
     gateway.stop().await;
 }

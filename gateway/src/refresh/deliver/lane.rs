@@ -34,6 +34,8 @@ pub(super) struct LaneState {
     pub(super) forced: HashSet<TrustDomain>,
     /// Content digests of the bundles the issuer last said to hold, `None` where it holds none.
     pub(super) observed: HashMap<TrustDomain, Option<String>>,
+    /// Waits while the issuer does not answer.
+    pub(super) away: Option<Backoff>,
     /// Deliveries that failed, and when to try again.
     pub(super) retries: HashMap<TrustDomain, Retry>,
     /// Whether it was said which partners are wanted. Before, nothing is taken back.
@@ -63,7 +65,8 @@ impl Lane {
         state.confirmed = confirmed;
         state.verified.clear();
         state.retries.clear();
-        let all: Vec<_> = state.wanted.iter().chain(state.delivered()).cloned().collect();
+        state.away = None;
+        let all: Vec<_> = state.wanted.iter().chain(state.may_be_there()).cloned().collect();
         state.due.extend(all);
     }
 
@@ -84,5 +87,41 @@ impl LaneState {
     /// Partners whose bundle the issuer confirmed.
     pub(super) fn delivered(&self) -> impl Iterator<Item = &TrustDomain> {
         self.confirmed.iter().filter(|(_, delivery)| delivery.digest.is_some()).map(|(partner, _)| partner)
+    }
+
+    /// Partners whose bundle the issuer confirmed, or may have received.
+    pub(super) fn may_be_there(&self) -> impl Iterator<Item = &TrustDomain> {
+        self.confirmed.iter().filter(|(_, delivery)| delivery.may_be_there()).map(|(partner, _)| partner)
+    }
+}
+
+/// Partners to look at in one round.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// Those not sorted yet.
+    news: BTreeSet<TrustDomain>,
+    wanted: BTreeSet<TrustDomain>,
+    unwanted: BTreeSet<TrustDomain>,
+}
+
+impl Due {
+    /// These.
+    pub(super) fn of(news: BTreeSet<TrustDomain>) -> Self {
+        Self { news, ..Self::default() }
+    }
+
+    /// The next partner and whether its bundle is wanted.
+    pub(super) fn next(&mut self, state: &mut LaneState) -> Option<(TrustDomain, bool)> {
+        self.news.append(&mut state.due);
+        for partner in std::mem::take(&mut self.news) {
+            let (to, from) = match state.wanted.contains(&partner) {
+                true => (&mut self.wanted, &mut self.unwanted),
+                false => (&mut self.unwanted, &mut self.wanted),
+            };
+            from.remove(&partner);
+            to.insert(partner);
+        }
+        let unwanted = self.unwanted.pop_first().map(|partner| (partner, false));
+        unwanted.or_else(|| Some((self.wanted.pop_first()?, true)))
     }
 }

@@ -5,8 +5,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use federation_specs::id::TrustDomain;
 use serde_json::json;
 use service_kit::{backoff::Backoff, clock::SharedClock};
+use time::OffsetDateTime;
 
-use super::lane::{Lane, Retry};
+use super::lane::{Due, Lane, Retry};
 use crate::{
     audit::{Action, Actor, Event},
     issuer_client::{IssuerClient, IssuerError},
@@ -22,6 +23,9 @@ use crate::{
 pub(super) const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
+/// Longest wait before an issuer that did not answer at all is asked again, with one call for everything that is due.
+const LAST_RETRY_AWAY: Duration = Duration::from_secs(5);
+
 /// Longest sleep of an idle lane.
 const IDLE: Duration = Duration::from_secs(60 * 60);
 
@@ -32,6 +36,13 @@ enum DeliveryError {
     Issuer(#[from] IssuerError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl DeliveryError {
+    /// Whether the issuer did not answer, whatever it was asked.
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Issuer(error) if error.is_away())
+    }
 }
 
 /// What is to be done about one partner.
@@ -54,27 +65,39 @@ pub(super) struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Delivers everything that is due, one partner after the other, and answers when to look again.
+    /// Works off everything that is due, one partner after the other, and answers when to look again. What is to be taken
+    /// back comes first, also what became due meanwhile: a removal does not wait for thousands of deliveries.
     pub(super) async fn round(&self) -> Duration {
-        let (due, wanted) = {
+        let mut due = {
             let mut state = self.lane.state();
             if !state.told {
                 return IDLE;
             }
-            let due = state.take_due(self.clock.now());
-            let (wanted, unwanted): (Vec<_>, Vec<_>) = due.into_iter().partition(|name| state.wanted.contains(name));
-            (unwanted, wanted)
+            Due::of(state.take_due(self.clock.now()))
         };
-        for partner in due {
-            if let Err(error) = self.take_back(&partner).await {
-                self.failed(&partner, &error).await;
-            }
-        }
-        for partner in wanted {
-            let Some(held) = self.partners.get(&partner) else { continue };
-            let Some(need) = self.need(&partner, &held) else { continue };
-            if let Err(error) = self.deliver(&partner, &held, need).await {
-                self.failed(&partner, &error).await;
+        while let Some((partner, wanted)) = self.next(&mut due) {
+            let outcome = match wanted {
+                true => self.bring(&partner).await,
+                false => self.take_back(&partner).await,
+            };
+            match outcome {
+                Ok(asked) => {
+                    if asked {
+                        self.lane.state().away = None;
+                    }
+                }
+                Err(error) if error.is_away() => {
+                    // The others would only wait for the same answer.
+                    let again = self.away_until();
+                    self.failed(&partner, &error, Some(again)).await;
+                    while let Some((partner, wanted)) = self.next(&mut due) {
+                        if self.is_to_be_done(&partner, wanted) {
+                            self.failed(&partner, &error, Some(again)).await;
+                        }
+                    }
+                    break;
+                }
+                Err(error) => self.failed(&partner, &error, None).await,
             }
         }
         self.compare_when_due().await;
@@ -86,6 +109,31 @@ impl Worker<'_> {
             return Duration::ZERO;
         }
         next.map_or(IDLE, |next| (next - self.clock.now()).try_into().unwrap_or_default())
+    }
+
+    /// When an issuer that does not answer is asked again.
+    fn away_until(&self) -> OffsetDateTime {
+        let mut state = self.lane.state();
+        let backoff = state.away.get_or_insert_with(|| Backoff::new(FIRST_RETRY, LAST_RETRY_AWAY));
+        self.clock.now() + backoff.next()
+    }
+
+    fn next(&self, due: &mut Due) -> Option<(TrustDomain, bool)> {
+        due.next(&mut self.lane.state())
+    }
+
+    fn is_to_be_done(&self, partner: &TrustDomain, wanted: bool) -> bool {
+        if wanted {
+            return self.partners.get(partner).is_some_and(|held| self.need(partner, &held).is_some());
+        }
+        self.lane.state().confirmed.get(partner).is_some_and(DeliveryState::may_be_there)
+    }
+
+    /// Gives the issuer what it should hold of a partner. Answers whether it was asked.
+    async fn bring(&self, partner: &TrustDomain) -> Result<bool, DeliveryError> {
+        let Some(held) = self.partners.get(partner) else { return Ok(false) };
+        let Some(need) = self.need(partner, &held) else { return Ok(false) };
+        self.deliver(partner, &held, need).await.map(|()| true)
     }
 
     fn need(&self, partner: &TrustDomain, held: &HeldBundle) -> Option<Need> {
@@ -127,6 +175,7 @@ impl Worker<'_> {
                 self.lane.state().verified.insert(partner.clone());
                 return self.note_drift(partner, there_digest).await;
             }
+            self.note_sent(partner, &held.content_digest).await?;
             self.client.set_federated_bundle(&held.bundle).await?;
             self.metrics.delivered(&self.lane.local, true);
             tracing::info!(trust_domain = %partner, issuer = %self.lane.local, "bundle delivered");
@@ -136,6 +185,7 @@ impl Worker<'_> {
             delivered_at: Some(self.clock.now()),
             last_error: None,
             content_digest: Some(held.content_digest.clone()),
+            sent: None,
             drift: None,
         };
         let found = there_digest.map(|digest| json!({ "content_digest": digest }));
@@ -162,16 +212,30 @@ impl Worker<'_> {
         Ok(())
     }
 
+    /// Notes what is about to be sent: without an answer, or after a crash, the issuer may hold it.
+    async fn note_sent(&self, partner: &TrustDomain, content_digest: &str) -> Result<(), DeliveryError> {
+        let mut delivery = self.lane.state().confirmed.get(partner).cloned().unwrap_or_default();
+        if delivery.sent.as_deref() == Some(content_digest) {
+            return Ok(());
+        }
+        delivery.sent = Some(content_digest.to_owned());
+        self.store.save_delivery(&self.lane.local, partner, &delivery, None).await?;
+        self.lane.state().confirmed.insert(partner.clone(), delivery);
+        Ok(())
+    }
+
     fn subject(&self, partner: &TrustDomain) -> String {
         format!("{partner} at {}", self.lane.local)
     }
 
-    /// Takes a delivered bundle from the issuer, unless somebody changed it there: that one is not ours to remove.
-    async fn take_back(&self, partner: &TrustDomain) -> Result<(), DeliveryError> {
+    /// Takes a delivered bundle from the issuer, unless somebody changed it there: that one is not ours to remove. Answers
+    /// whether the issuer was asked.
+    async fn take_back(&self, partner: &TrustDomain) -> Result<bool, DeliveryError> {
         let delivery = self.lane.state().confirmed.get(partner).cloned().unwrap_or_default();
-        if delivery.digest.is_some() {
+        let asked = delivery.may_be_there();
+        if asked {
             let there = self.client.federated_bundle(partner).await?.as_ref().map(content_digest);
-            let ours = there.is_some() && there == delivery.content_digest;
+            let ours = there.is_some() && (there == delivery.content_digest || there == delivery.sent);
             if ours {
                 self.client.delete_federated_bundle(partner).await?;
                 tracing::info!(trust_domain = %partner, issuer = %self.lane.local, "delivered bundle removed");
@@ -195,7 +259,7 @@ impl Worker<'_> {
         state.confirmed.remove(partner);
         state.observed.remove(partner);
         state.retries.remove(partner);
-        Ok(())
+        Ok(asked)
     }
 
     /// Compares what the issuer holds with what was delivered, when it is time.
@@ -204,9 +268,12 @@ impl Worker<'_> {
         if self.lane.state().next_compare.is_some_and(|next| now < next) {
             return;
         }
-        self.lane.state().next_compare = Some(now + self.compare_interval);
-        if self.lane.state().delivered().next().is_none() {
-            return;
+        {
+            let mut state = self.lane.state();
+            state.next_compare = Some(now + self.compare_interval);
+            if state.away.is_some() || state.delivered().next().is_none() {
+                return;
+            }
         }
         match self.client.federated_digests().await {
             Ok(there) => self.compare(&there).await,
@@ -240,6 +307,10 @@ impl Worker<'_> {
     /// Notes whether the issuer holds what was delivered, if that is news.
     async fn note_drift(&self, partner: &TrustDomain, found: Option<String>) -> Result<(), DeliveryError> {
         let mut delivery = self.lane.state().confirmed.get(partner).cloned().unwrap_or_default();
+        if found.is_some() && found == delivery.sent {
+            // Ours, although the issuer did not say so yet.
+            return Ok(());
+        }
         let same = found.is_some() && found == delivery.content_digest;
         let drift = (!same).then(|| DriftState { since: self.clock.now(), content_digest: found.clone() });
         let news = match (&delivery.drift, &drift) {
@@ -271,8 +342,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Notes the failure and when to try again.
-    async fn failed(&self, partner: &TrustDomain, error: &DeliveryError) {
+    /// Notes the failure and when to try again: at `again`, or after a wait that grows.
+    async fn failed(&self, partner: &TrustDomain, error: &DeliveryError, again: Option<OffsetDateTime>) {
         self.metrics.delivered(&self.lane.local, false);
         let text = error.to_string();
         let delivery = {
@@ -281,7 +352,8 @@ impl Worker<'_> {
                 .retries
                 .entry(partner.clone())
                 .or_insert_with(|| Retry { backoff: Backoff::new(FIRST_RETRY, LAST_RETRY), due: self.clock.now() });
-            retry.due = self.clock.now() + retry.backoff.next();
+            let wait = retry.backoff.next();
+            retry.due = again.unwrap_or(self.clock.now() + wait);
             let delivery = state.confirmed.entry(partner.clone()).or_default();
             let news = delivery.last_error.as_ref() != Some(&text);
             delivery.last_error = Some(text.clone());

@@ -47,6 +47,10 @@ pub struct State {
     pub refuse_reads: bool,
     /// Refuse deliveries.
     pub refuse_sets: bool,
+    /// Take deliveries, and have the answers lost.
+    pub lose_answers: bool,
+    /// How long it takes to give a partner's bundle.
+    pub slow_reads: std::time::Duration,
     /// Behave as a SPIRE server, which has no `FederationWork`.
     pub without_work: bool,
     pub relationships: Vec<FederationRelationship>,
@@ -85,6 +89,8 @@ impl FakeIssuer {
             svid_life: Duration::HOUR,
             refuse_reads: false,
             refuse_sets: false,
+            lose_answers: false,
+            slow_reads: std::time::Duration::ZERO,
             without_work: false,
             relationships: Vec::new(),
             reports: Vec::new(),
@@ -169,6 +175,8 @@ impl api::bundle_server::Bundle for Shared {
 
     async fn get_federated_bundle(&self, request: Request<api::GetFederatedBundleRequest>) -> Answer<types::Bundle> {
         let name = request.into_inner().trust_domain;
+        let slow = self.state().slow_reads;
+        tokio::time::sleep(slow).await;
         match self.state().federated.get(&name) {
             Some(bundle) => Ok(Response::new(bundle_to_proto(bundle))),
             None => Err(Status::not_found("bundle not found")),
@@ -194,6 +202,9 @@ impl api::bundle_server::Bundle for Shared {
             }
         });
         let results = results.collect();
+        if state.lose_answers {
+            return Err(Status::unavailable("the connection broke"));
+        }
         Ok(Response::new(api::BatchSetFederatedBundleResponse { results }))
     }
 

@@ -86,6 +86,11 @@ impl Setup {
         self.config["relationships"].as_array_mut().unwrap().push(relationship);
     }
 
+    /// A relationship over `https_web` with the test's web authority, for the admin API.
+    pub fn web_relationship(&self, trust_domain: &str, url: &str) -> Value {
+        json!({"trust_domain": trust_domain, "url": url, "profile": "https_web", "ca_pem": self.web.ca_pem()})
+    }
+
     /// Adds a relationship over `https_web` with the test's web authority.
     pub fn relate_web(&mut self, trust_domain: &str, url: &str) {
         std::fs::write(self.file("partner-ca.pem"), self.web.ca_pem()).unwrap();
@@ -225,6 +230,20 @@ impl Running {
         let report: api::audit::AuditReport = self.admin.get("/v1/audit/verify").await;
         assert!(report.ok, "{report:?}");
         report
+    }
+
+    /// Creates or replaces a relationship over the admin API, with these keys of the configuration.
+    pub async fn relate(&self, relationship: &Value) {
+        let path = format!("/v1/relationships/{}", relationship["trust_domain"].as_str().unwrap());
+        let answer = self.admin.send(http::Request::put(path).body(relationship.to_string()).unwrap()).await;
+        assert_eq!(answer.status(), 200, "{}", String::from_utf8_lossy(answer.body()));
+    }
+
+    /// Removes a relationship over the admin API.
+    pub async fn end(&self, name: &str) {
+        let request = http::Request::delete(format!("/v1/relationships/{name}")).body(String::new()).unwrap();
+        let answer = self.admin.send(request).await;
+        assert_eq!(answer.status(), 200, "{}", String::from_utf8_lossy(answer.body()));
     }
 
     pub async fn refresh(&self, name: &str, options: Value) -> Result<api::RefreshResult, api::Problem> {
