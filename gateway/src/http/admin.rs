@@ -97,6 +97,17 @@ pub fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
+/// Completes what was begun, although its caller may go away in the middle: what is stored and what the gateway knows
+/// must stay the same.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, AdminError>> + Send + 'static,
+) -> Result<T, AdminError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "admin request failed");
+        Err(AdminError::Defect)
+    })
+}
+
 /// The reason an operator gives, if it is not too long for the audit log.
 fn reason(why: &str) -> Result<&str, AdminError> {
     if why.len() > MAX_WHY_BYTES { Err(AdminError::LongReason) } else { Ok(why) }

@@ -145,6 +145,8 @@ pub(crate) enum AdminError {
     Source(#[source] service_kit::BoxError),
     #[error("the gateway's database failed; see its log")]
     Store(#[from] StoreError),
+    #[error("the request failed, which is a defect of the gateway; see its log")]
+    Defect,
 }
 
 impl AdminError {
@@ -176,6 +178,7 @@ impl AdminError {
             Self::Managed(error) => managed(error),
             Self::Source(_) => Kind::NotPublished,
             Self::Store(_) => Kind::DatabaseFailure,
+            Self::Defect => Kind::Defect,
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The admin API as a whole: what its description says is what it does.
 
+use std::time::Duration;
+
 use gateway::{
     api::{self, Health, Problem, RelationshipList},
     http::admin::page::MAX_LIMIT,
 };
 use http::{Request, Response};
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt as _, net::UnixStream};
 
 use crate::support::{
     LOCAL, PARTNER, Running, Setup,
@@ -243,5 +246,43 @@ async fn ten_thousand_relationships_are_read_page_by_page_and_filtered() {
     let token = first.next_page_token.unwrap();
     let path = format!("/v1/relationships?limit=1&mode=auto&page_token={token}");
     assert_eq!(gateway.admin.try_get::<RelationshipList>(&path).await.unwrap_err().title, "bad page token");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_decision_is_finished_although_who_took_it_goes_away() {
+    let mut setup = Setup::new().await;
+    setup.config["refresh"]["min_interval"] = json!("1h");
+    setup.config["refresh"]["max_interval"] = json!("2h");
+    let keys = Authority::new(&td(PARTNER));
+    let partner = Partner::web(setup.web.server_config(), document(&keys.bundle(1))).await;
+    setup.relate_web(PARTNER, &partner.url());
+    let gateway = setup.start().await;
+    gateway.wait_held(PARTNER, 1).await;
+    for pause in 0..60_u64 {
+        let verb = if gateway.relationship(PARTNER).await.frozen.is_some() { "unfreeze" } else { "freeze" };
+        let request =
+            format!("POST /v1/relationships/{PARTNER}/{verb} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+        let mut stream = UnixStream::connect(setup.file("admin.sock")).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_micros(pause * 100)).await;
+        drop(stream);
+        // Either nothing happened, or all of it: what the log says last is what is shown.
+        let mut agreed = false;
+        for _ in 0..50 {
+            let shown = gateway.relationship(PARTNER).await.frozen.is_some();
+            let recorded = gateway.audited().await.into_iter().rev().find_map(|(what, _)| match what.as_str() {
+                "relationship.frozen" => Some(true),
+                "relationship.unfrozen" => Some(false),
+                _ => None,
+            });
+            agreed = recorded.unwrap_or_default() == shown;
+            if agreed {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(agreed, "round {pause}: {verb} is stored and not in force");
+    }
     gateway.stop().await;
 }

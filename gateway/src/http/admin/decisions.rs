@@ -12,6 +12,7 @@ use super::{
     operation::Operation,
     reason,
     tag::{IfMatch, Tag, Tagged},
+    to_the_end,
 };
 use crate::{
     api::{ApproveRequest, Decided, ReasonRequest, RestoreRequest, Role},
@@ -100,12 +101,12 @@ impl FromRequestParts<Admin> for Decision {
 }
 
 /// What is decided.
-enum Verb<'a> {
-    Approve(Option<&'a str>),
-    Reject(Option<&'a str>),
+enum Verb {
+    Approve(Option<String>),
+    Reject(Option<String>),
     Freeze,
     Unfreeze,
-    Restore(&'a str),
+    Restore(String),
 }
 
 impl Decision {
@@ -119,20 +120,24 @@ impl Decision {
         ))
     }
 
-    async fn take(self, verb: Verb<'_>, why: &str) -> Answer {
+    async fn take(self, verb: Verb, why: String) -> Answer {
+        reason(&why)?;
+        to_the_end(async move { self.decide(verb, &why).await }).await
+    }
+
+    async fn decide(self, verb: Verb, why: &str) -> Answer {
         let Self { admin, caller, partner, condition } = self;
-        let why = reason(why)?;
         let by = caller.actor().await;
         let tag = || admin.manager.get(&partner).as_ref().map(Tag::of_relationship);
         let as_seen = || condition.holds(tag().as_ref());
         let order = Order { by: &by, why, as_seen: &as_seen };
         let manager = &admin.manager;
         match verb {
-            Verb::Approve(digest) => manager.approve(&partner, digest, &order).await,
-            Verb::Reject(digest) => manager.reject(&partner, digest, &order).await,
+            Verb::Approve(digest) => manager.approve(&partner, digest.as_deref(), &order).await,
+            Verb::Reject(digest) => manager.reject(&partner, digest.as_deref(), &order).await,
             Verb::Freeze => manager.freeze(&partner, &order).await,
             Verb::Unfreeze => manager.unfreeze(&partner, &order).await,
-            Verb::Restore(bundle) => manager.restore(&partner, bundle, &order).await,
+            Verb::Restore(bundle) => manager.restore(&partner, &bundle, &order).await,
         }?;
         let relationship = manager.get(&partner).ok_or(AdminError::NoRelationship(partner))?;
         Ok(Tagged(Tag::of_relationship(&relationship), Decided { relationship }))
@@ -140,25 +145,23 @@ impl Decision {
 }
 
 async fn approve(decision: Decision, Input(request): Input<ApproveRequest>) -> Answer {
-    let digest = request.digest.as_deref();
-    decision.names(digest)?;
-    decision.take(Verb::Approve(digest), &request.why).await
+    decision.names(request.digest.as_deref())?;
+    decision.take(Verb::Approve(request.digest), request.why).await
 }
 
 async fn reject(decision: Decision, Input(request): Input<ApproveRequest>) -> Answer {
-    let digest = request.digest.as_deref();
-    decision.names(digest)?;
-    decision.take(Verb::Reject(digest), &request.why).await
+    decision.names(request.digest.as_deref())?;
+    decision.take(Verb::Reject(request.digest), request.why).await
 }
 
 async fn freeze(decision: Decision, InputOrDefault(request): InputOrDefault<ReasonRequest>) -> Answer {
-    decision.take(Verb::Freeze, &request.why).await
+    decision.take(Verb::Freeze, request.why).await
 }
 
 async fn unfreeze(decision: Decision, InputOrDefault(request): InputOrDefault<ReasonRequest>) -> Answer {
-    decision.take(Verb::Unfreeze, &request.why).await
+    decision.take(Verb::Unfreeze, request.why).await
 }
 
 async fn restore(decision: Decision, Input(request): Input<RestoreRequest>) -> Answer {
-    decision.take(Verb::Restore(&request.bundle), &request.why).await
+    decision.take(Verb::Restore(request.bundle), request.why).await
 }

@@ -13,6 +13,7 @@ use super::{
     page::Page,
     reason,
     tag::{IfMatch, Tag, Tagged},
+    to_the_end,
 };
 use crate::{
     api::{
@@ -154,19 +155,23 @@ async fn accept(
     condition: IfMatch,
     InputOrDefault(request): InputOrDefault<ReasonRequest>,
 ) -> Result<Tagged<AcceptedSources>, AdminError> {
-    let domain = domain(&admin, &name)?;
-    let why = reason(&request.why)?;
+    reason(&request.why)?;
+    domain(&admin, &name)?;
     if !condition.is_given() {
         return Err(AdminError::ConditionNeeded(
             "accepting held sources publishes what they give now: send If-Match with the ETag of GET /v1/sources/{trust_domain}",
         ));
     }
-    let by = caller.actor().await;
-    let as_seen = || condition.holds(Some(&tag_of(&domain.sources().status())));
-    let order = Order { by: &by, why, as_seen: &as_seen };
-    let accepted = source::accept_held(domain, &admin.store, &admin.clock, &order).await;
-    let accepted = accepted.map_err(AdminError::Source)?.ok_or(AdminError::Changed)?;
-    tracing::warn!(trust_domain = %name, sources = ?accepted, who = %by, "held sources accepted by an operator");
-    let tag = tag_of(&domain.sources().status());
-    Ok(Tagged(tag, AcceptedSources { trust_domain: name.to_string(), accepted }))
+    to_the_end(async move {
+        let domain = domain(&admin, &name)?;
+        let by = caller.actor().await;
+        let as_seen = || condition.holds(Some(&tag_of(&domain.sources().status())));
+        let order = Order { by: &by, why: &request.why, as_seen: &as_seen };
+        let accepted = source::accept_held(domain, &admin.store, &admin.clock, &order).await;
+        let accepted = accepted.map_err(AdminError::Source)?.ok_or(AdminError::Changed)?;
+        tracing::warn!(trust_domain = %name, sources = ?accepted, who = %by, "held sources accepted by an operator");
+        let tag = tag_of(&domain.sources().status());
+        Ok(Tagged(tag, AcceptedSources { trust_domain: name.to_string(), accepted }))
+    })
+    .await
 }
