@@ -1,7 +1,7 @@
 //! The partners' bundles in force, in memory. The store holds the same; this is what is read.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
@@ -56,6 +56,8 @@ pub struct PartnerBundles {
 #[derive(Debug, Default)]
 struct Held {
     bundles: HashMap<TrustDomain, Arc<HeldBundle>>,
+    /// Those there is a relationship with.
+    related: HashSet<TrustDomain>,
     /// Whose each public key is, by the SHA-256 of its DER.
     owners: HashMap<[u8; 32], Vec<TrustDomain>>,
     /// How many keys belong to more than one.
@@ -97,10 +99,11 @@ fn key_digest(der: &[u8]) -> [u8; 32] {
 }
 
 impl PartnerBundles {
-    /// Those given.
+    /// Those given, of partners there is a relationship with until [`PartnerBundles::relate_to`] says otherwise.
     pub fn new(bundles: impl IntoIterator<Item = HeldBundle>) -> Self {
         let mut held = Held::default();
         for bundle in bundles {
+            held.related.insert(bundle.bundle.trust_domain().clone());
             held.set(bundle);
         }
         Self { held: RwLock::new(held) }
@@ -110,15 +113,41 @@ impl PartnerBundles {
         self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The one of that trust domain.
+    /// Says with whom there are relationships: with all of these and nobody else.
+    pub fn relate_to(&self, partners: BTreeSet<TrustDomain>) {
+        self.held.write().unwrap_or_else(PoisonError::into_inner).related = partners.into_iter().collect();
+    }
+
+    /// Says whether there is a relationship with a partner.
+    pub fn set_related(&self, partner: &TrustDomain, related: bool) {
+        if self.read().related.contains(partner) == related {
+            return;
+        }
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        if related {
+            held.related.insert(partner.clone());
+        } else {
+            held.related.remove(partner);
+        }
+    }
+
+    /// The one of that trust domain, if there is a relationship with it. What is kept of a partner after its relationship
+    /// ended verifies nobody.
+    pub fn trusted(&self, trust_domain: &TrustDomain) -> Option<Arc<HeldBundle>> {
+        let held = self.read();
+        held.bundles.get(trust_domain).filter(|_| held.related.contains(trust_domain)).cloned()
+    }
+
+    /// The one of that trust domain, also if there is no relationship any more.
     pub fn get(&self, trust_domain: &TrustDomain) -> Option<Arc<HeldBundle>> {
         self.read().bundles.get(trust_domain).cloned()
     }
 
-    /// Another trust domain than `trust_domain` whose bundle in force has this public key, DER.
+    /// Another partner than `trust_domain` whose bundle in force has this public key, DER.
     pub fn other_owner(&self, trust_domain: &TrustDomain, key: &[u8]) -> Option<TrustDomain> {
         let held = self.read();
-        held.owners.get(&key_digest(key))?.iter().find(|owner| *owner != trust_domain).cloned()
+        let mut owners = held.owners.get(&key_digest(key))?.iter();
+        owners.find(|owner| *owner != trust_domain && held.related.contains(*owner)).cloned()
     }
 
     /// A key of that trust domain's bundle that provably belongs to another partner: in words, for who looks at it.
@@ -129,8 +158,8 @@ impl PartnerBundles {
         }
         let bundle = &held.bundles.get(trust_domain)?.bundle;
         for (key, _, der) in public_keys(bundle) {
-            let others =
-                held.owners.get(&key_digest(&der)).into_iter().flatten().filter(|owner| *owner != trust_domain);
+            let others = held.owners.get(&key_digest(&der)).into_iter().flatten();
+            let others = others.filter(|owner| *owner != trust_domain && held.related.contains(*owner));
             for other in others.filter_map(|other| held.bundles.get(other)) {
                 if proves(&other.bundle, &der) && !proves(bundle, &der) {
                     return Some(format!(
@@ -154,9 +183,12 @@ impl PartnerBundles {
         self.read().bundles.len()
     }
 
-    /// All of them, by trust domain.
+    /// Those of partners there is a relationship with, by trust domain.
     pub fn list(&self) -> Vec<Arc<HeldBundle>> {
-        let mut list: Vec<_> = self.read().bundles.values().cloned().collect();
+        let held = self.read();
+        let related = held.bundles.iter().filter(|(partner, _)| held.related.contains(*partner));
+        let mut list: Vec<_> = related.map(|(_, bundle)| Arc::clone(bundle)).collect();
+        drop(held);
         list.sort_by(|a, b| a.bundle.trust_domain().cmp(b.bundle.trust_domain()));
         list
     }

@@ -48,7 +48,7 @@ impl BundleSource for CallersTrust {
             Some(domain) => domain.current().map(|now| Arc::clone(&now.bundle)),
             // A partner that did not confirm its bundle in time is not trusted here either.
             None if self.manager.is_expired(name) => None,
-            None => self.partners.get(name).map(|held| Arc::clone(&held.bundle)),
+            None => self.partners.trusted(name).map(|held| Arc::clone(&held.bundle)),
         };
         Arc::new(self.trust_domains.iter().filter_map(bundle).collect())
     }

@@ -149,8 +149,12 @@ impl Manager {
         let by_partner = |items: Vec<IssuerRelationship>| {
             items.into_iter().map(|item| (item.trust_domain.clone(), item)).collect::<BTreeMap<_, _>>()
         };
-        let managed = managed.into_iter().map(|item| (item.relationship.trust_domain.clone(), item)).collect();
-        let by_issuer = by_issuer.into_iter().map(|(local, items)| (local, by_partner(items))).collect();
+        let managed: BTreeMap<_, _> =
+            managed.into_iter().map(|item| (item.relationship.trust_domain.clone(), item)).collect();
+        let by_issuer: ByIssuer = by_issuer.into_iter().map(|(local, items)| (local, by_partner(items))).collect();
+        let at_issuers = by_issuer.values().flat_map(BTreeMap::keys);
+        let named = configured.iter().map(|item| &item.trust_domain).chain(managed.keys());
+        shared.updater.partners().relate_to(named.chain(at_issuers).cloned().collect());
         let inner = Inner {
             shared: Arc::new(shared),
             configured: configured.into_iter().map(|item| (item.trust_domain.clone(), item)).collect(),
@@ -310,7 +314,9 @@ impl Manager {
             let configured = self.inner.configured.get(partner);
             let managed = state.managed.get(partner);
             let defaults = self.inner.rules.default_policy();
-            let Some(definition) = merge(partner, configured, managed, &state.by_issuer, defaults) else {
+            let definition = merge(partner, configured, managed, &state.by_issuer, defaults);
+            self.inner.shared.updater.partners().set_related(partner, definition.is_some());
+            let Some(definition) = definition else {
                 deliveries.want(partner, &BTreeSet::new(), false);
                 if let Some(running) = state.running.remove(partner) {
                     running.cancelled.cancel();

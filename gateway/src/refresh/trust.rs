@@ -67,6 +67,17 @@ pub enum TrustError {
         /// Its trust domain.
         trust_domain: TrustDomain,
     },
+    /// The bundle in force has withdrawn every authority, and those of the bootstrap bundle with them.
+    #[error(
+        "the bundle of `{trust_domain}` in force has no X.509 authority to verify `{endpoint_id}` with, and the bootstrap \
+         bundle is older than that; ask the partner for its present bundle and set it as bootstrap_bundle_file"
+    )]
+    Withdrawn {
+        /// The endpoint.
+        endpoint_id: SpiffeId,
+        /// Its trust domain.
+        trust_domain: TrustDomain,
+    },
 }
 
 /// Authorities for `https_web`: those of the relationship, from its file at each fetch, or the system's.
@@ -105,7 +116,8 @@ pub struct BootstrapRecord {
 /// bundle.
 ///
 /// A bootstrap bundle that an operator changed after the last success, to one never accepted before, comes first: that
-/// is how trust is set up again with a partner that lost its keys.
+/// is how trust is set up again with a partner that lost its keys. One that was accepted before does not bring back
+/// authorities that were withdrawn since.
 ///
 /// # Errors
 /// When there is none, or the bootstrap file is needed and cannot be used.
@@ -117,8 +129,9 @@ pub async fn endpoint_trust(
     record: impl AsyncFnOnce(&str) -> BootstrapRecord,
 ) -> Result<EndpointTrust, TrustError> {
     let trust_domain = endpoint_id.trust_domain();
-    let held = partners.get(trust_domain).map(|held| Arc::clone(&held.bundle));
-    let known = held.filter(|bundle| !bundle.x509_authorities().is_empty()).or_else(|| served.bundle(trust_domain));
+    let held = partners.trusted(trust_domain).map(|held| Arc::clone(&held.bundle));
+    let withdrawn = held.as_ref().is_some_and(|bundle| bundle.x509_authorities().is_empty());
+    let known = held.filter(|_| !withdrawn).or_else(|| served.bundle(trust_domain));
     let bootstrap = match bootstrap_bundle(definition, trust_domain).await {
         Ok(bootstrap) => bootstrap,
         // A file nobody needs any more may be gone.
@@ -129,18 +142,21 @@ pub async fn endpoint_trust(
         Err(error) => return Err(error),
     };
     let bootstrap_digest = bootstrap.as_ref().map(|bundle| content_digest(bundle));
-    let (bundle, used) = match (known, bootstrap) {
-        (Some(known), Some(bootstrap)) => {
-            let digest = content_digest(&bootstrap);
-            let record = record(&digest).await;
-            if record.accepted_before || record.last.as_ref() == Some(&digest) {
-                (known, None)
-            } else {
-                (Arc::clone(&bootstrap), Some(bootstrap))
-            }
+    let is_news = match &bootstrap_digest {
+        Some(digest) if known.is_some() || withdrawn => {
+            let record = record(digest).await;
+            !record.accepted_before && record.last.as_ref() != Some(digest)
         }
+        Some(_) => true,
+        None => false,
+    };
+    let (bundle, used) = match (known, bootstrap.filter(|_| is_news)) {
+        (_, Some(bootstrap)) => (Arc::clone(&bootstrap), Some(bootstrap)),
         (Some(known), None) => (known, None),
-        (None, Some(bootstrap)) => (Arc::clone(&bootstrap), Some(bootstrap)),
+        (None, None) if withdrawn => {
+            let (endpoint_id, trust_domain) = (endpoint_id.clone(), trust_domain.clone());
+            return Err(TrustError::Withdrawn { endpoint_id, trust_domain });
+        }
         (None, None) => {
             return Err(TrustError::NoBundle { endpoint_id: endpoint_id.clone(), trust_domain: trust_domain.clone() });
         }

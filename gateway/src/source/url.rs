@@ -125,7 +125,7 @@ impl UrlSource {
     async fn endpoint_bundle(&self, endpoint_id: &SpiffeId) -> Result<Arc<Bundle>, UrlSourceError> {
         let trust_domain = endpoint_id.trust_domain();
         let mine = self.last.as_ref().map(|(bundle, _)| bundle).filter(|bundle| bundle.trust_domain() == trust_domain);
-        let held = self.partners.get(trust_domain).map(|held| Arc::clone(&held.bundle));
+        let held = self.partners.trusted(trust_domain).map(|held| Arc::clone(&held.bundle));
         let known = [mine.cloned().map(Arc::new), self.served.bundle(trust_domain), held];
         if let Some(known) = known.into_iter().flatten().find(|bundle| !bundle.x509_authorities().is_empty()) {
             return Ok(known);

@@ -201,3 +201,44 @@ async fn a_connection_is_worth_what_its_svid_is_now() {
     eventually("the listener's new X509-SVID", || async { !is_cut_off(address, &admin).await }).await;
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_partners_members_lose_their_role_with_the_relationship() {
+    let mut setup = Setup::new().await;
+    let keys = Authority::new(&td(PARTNER));
+    let partner = Partner::web(setup.web.server_config(), document(&keys.bundle(1))).await;
+    setup.config["admin"] = json!({
+        "bind_port": 0,
+        "endpoint_id": ENDPOINT,
+        "partner_trust_domains": [PARTNER],
+        "roles": [{"spiffe_id": "spiffe://onprem.example/auditor", "role": "viewer"}],
+    });
+    let relationship = setup.web_relationship(PARTNER, &partner.url());
+    for restarted in [false, true] {
+        let gateway = setup.start().await;
+        gateway.relate(&relationship).await;
+        gateway.wait_held(PARTNER, 1).await;
+        let ready = || async { gateway.readiness.snapshot()["admin"].reason.is_none() };
+        eventually("the admin listener's X509-SVID", ready).await;
+        let mut address = gateway.admin_address.unwrap();
+        let auditor = client(&setup, Some(keys.identity("spiffe://onprem.example/auditor")));
+        let mut open = Connection::open(address, &auditor).await.unwrap();
+        assert_eq!(open.try_send("GET", "/v1/health", &[], "").await.unwrap().status(), 200);
+        gateway.end(PARTNER).await;
+        let refused = open.try_send("GET", "/v1/health", &[], "").await.unwrap();
+        assert_eq!(problem(&refused).kind, "urn:entente:problem:identity-not-valid");
+        let gateway = if restarted {
+            gateway.stop().await;
+            setup.start().await
+        } else {
+            gateway
+        };
+        address = gateway.admin_address.unwrap_or(address);
+        let ready = || async { gateway.readiness.snapshot()["admin"].reason.is_none() };
+        eventually("the admin listener's X509-SVID", ready).await;
+        assert!(is_cut_off(address, &auditor).await);
+        let bundles: gateway::api::BundleList = gateway.admin.get("/v1/bundles").await;
+        assert!(bundles.bundles.iter().all(|bundle| bundle.trust_domain != PARTNER), "{bundles:?}");
+        gateway.stop().await;
+    }
+}

@@ -1,5 +1,6 @@
 //! Partners that behave: accepted, followed, delivered.
 
+use federation_specs::bundle::Bundle;
 use gateway::api::{BundleHistory, Health, Profile, RelationshipList};
 use serde_json::json;
 
@@ -209,5 +210,82 @@ async fn what_the_issuer_lost_is_delivered_again() {
     setup.issuer.state().federated.clear();
     setup.issuer.resume();
     eventually("the second delivery", || async { setup.issuer.state().federated.contains_key(PARTNER) }).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_of_a_domain_whose_relationship_ended_is_not_believed() {
+    let setup = Setup::new().await;
+    let hub = Authority::new(&td("hub.example"));
+    let member = Authority::new(&td(PARTNER));
+    let endpoint = "spiffe://hub.example/gateway";
+    let for_hub = Partner::web(setup.web.server_config(), document(&hub.bundle(1))).await;
+    let for_member = Partner::spiffe(hub.identity(endpoint), document(&member.bundle(9))).await;
+    let gateway = setup.start().await;
+    gateway.relate(&setup.web_relationship("hub.example", &for_hub.url())).await;
+    gateway.wait_held("hub.example", 1).await;
+    gateway
+        .relate(&json!({
+            "trust_domain": PARTNER,
+            "url": for_member.url(),
+            "profile": "https_spiffe",
+            "endpoint_spiffe_id": endpoint,
+        }))
+        .await;
+    gateway.wait_held(PARTNER, 9).await;
+    gateway.end("hub.example").await;
+    for_member.serve(&member.bundle(10));
+    let error = gateway.refused(PARTNER).await;
+    assert!(error.contains("there is no bundle of `hub.example`"), "{error}");
+    // The hub's key is free for whoever has it now.
+    let heir = Authority::new(&td("heir.example"));
+    let inherited = heir.bundle(1).with_jwt_authorities([hub.jwt()]);
+    let for_heir = Partner::web(setup.web.server_config(), document(&inherited)).await;
+    gateway.relate(&setup.web_relationship("heir.example", &for_heir.url())).await;
+    gateway.wait_held("heir.example", 1).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn authorities_that_were_withdrawn_do_not_come_back_with_the_bootstrap_bundle() {
+    let mut setup = Setup::new().await;
+    setup.config["refresh"]["min_interval"] = json!("1h");
+    setup.config["refresh"]["max_interval"] = json!("2h");
+    let keys = Authority::new(&td(PARTNER));
+    let endpoint = format!("spiffe://{PARTNER}/gateway");
+    let bootstrap = |bundle: &Bundle| {
+        std::fs::write(setup.folder.path().join("bootstrap.json"), federation_specs::bundle_json::encode(bundle))
+    };
+    bootstrap(&keys.bundle(1)).unwrap();
+    let partner = Partner::spiffe(keys.identity(&endpoint), document(&keys.bundle(5))).await;
+    let file = setup.file("bootstrap.json");
+    setup.config["relationships"] = json!([{
+        "trust_domain": PARTNER,
+        "url": partner.url(),
+        "profile": "https_spiffe",
+        "endpoint_spiffe_id": endpoint,
+        "bootstrap_bundle_file": file,
+        "emptied": "accept",
+    }]);
+    let gateway = setup.start().await;
+    gateway.wait_held(PARTNER, 5).await;
+    partner.serve(&Bundle::new(td(PARTNER)).with_sequence(Some(6)));
+    gateway.refresh(PARTNER, json!({})).await.unwrap();
+    gateway.wait_held(PARTNER, 6).await;
+
+    // Whoever has the old key now serves the old bundle.
+    partner.serve(&keys.bundle(5));
+    let error = gateway.refused(PARTNER).await;
+    assert!(error.contains("has no X.509 authority to verify"), "{error}");
+    assert_eq!(gateway.relationship(PARTNER).await.held.unwrap().sequence, Some(6));
+    gateway.stop().await;
+
+    // The partner starts anew, and says so to the operator.
+    let rebuilt = Authority::new(&td(PARTNER));
+    bootstrap(&rebuilt.bundle(1)).unwrap();
+    let partner = Partner::spiffe(rebuilt.identity(&endpoint), document(&rebuilt.bundle(2))).await;
+    setup.config["relationships"][0]["url"] = json!(partner.url());
+    let gateway = setup.start().await;
+    gateway.wait_held(PARTNER, 2).await;
     gateway.stop().await;
 }

@@ -147,5 +147,5 @@ async fn history(
 
 fn find(admin: &Admin, trust_domain: &TrustDomain) -> Option<Arc<Bundle>> {
     let own = admin.served.bundle(trust_domain);
-    own.or_else(|| admin.partners.get(trust_domain).map(|held| Arc::clone(&held.bundle)))
+    own.or_else(|| admin.partners.trusted(trust_domain).map(|held| Arc::clone(&held.bundle)))
 }
