@@ -124,6 +124,12 @@ impl Controls {
         all.get(partner).is_some_and(|control| control.expired_at.is_some())
     }
 
+    /// Whether an operator stopped it in place.
+    pub fn is_frozen(&self, partner: &TrustDomain) -> bool {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(partner).is_some_and(|control| control.frozen.is_some())
+    }
+
     /// Whether a bundle of the partner waits for an operator.
     pub fn waits(&self, partner: &TrustDomain) -> bool {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);

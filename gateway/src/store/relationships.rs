@@ -31,6 +31,8 @@ pub struct RefreshState {
     pub last_attempt: Option<OffsetDateTime>,
     /// When the partner last answered with an acceptable bundle, changed or not.
     pub last_success: Option<OffsetDateTime>,
+    /// When the partner last served the bundle in force, or one with the same keys.
+    pub confirmed_at: Option<OffsetDateTime>,
     /// When the next fetch is due.
     pub next_refresh: Option<OffsetDateTime>,
     /// Why the last attempt failed; `None` after a success.
@@ -81,6 +83,7 @@ impl Store {
                 let state = RefreshState {
                     last_attempt: time("last_attempt")?,
                     last_success: time("last_success")?,
+                    confirmed_at: time("confirmed_at")?,
                     next_refresh: time("next_refresh")?,
                     last_error: row.try_get("last_error")?,
                     consecutive_failures: u32::try_from(row.try_get::<i64, _>("consecutive_failures")?)
@@ -221,14 +224,14 @@ pub(super) async fn upsert(
     sqlx::query(
         "insert into relationships
            (trust_domain, last_attempt, last_success, next_refresh, last_error, consecutive_failures,
-            etag, etag_url, etag_digest, bootstrap_digest)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            etag, etag_url, etag_digest, bootstrap_digest, confirmed_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          on conflict (trust_domain) do update set
            last_attempt = excluded.last_attempt, last_success = excluded.last_success,
            next_refresh = excluded.next_refresh, last_error = excluded.last_error,
            consecutive_failures = excluded.consecutive_failures, etag = excluded.etag,
            etag_url = excluded.etag_url, etag_digest = excluded.etag_digest,
-           bootstrap_digest = excluded.bootstrap_digest",
+           bootstrap_digest = excluded.bootstrap_digest, confirmed_at = excluded.confirmed_at",
     )
     .bind(trust_domain.as_str())
     .bind(state.last_attempt.map(to_unix))
@@ -240,6 +243,7 @@ pub(super) async fn upsert(
     .bind(&state.etag_url)
     .bind(&state.etag_digest)
     .bind(&state.bootstrap_digest)
+    .bind(state.confirmed_at.map(to_unix))
     .execute(connection)
     .await?;
     Ok(())

@@ -152,6 +152,7 @@ async fn everything_is_there_after_reopening(place: Place) {
     let state = RefreshState {
         last_attempt: Some(datetime!(2026-11-22 12:00 UTC)),
         last_success: Some(datetime!(2026-11-22 12:00:01 UTC)),
+        confirmed_at: Some(datetime!(2026-11-22 11:59 UTC)),
         next_refresh: Some(datetime!(2026-11-22 12:05 UTC)),
         last_error: Some("no route".to_owned()),
         consecutive_failures: 3,

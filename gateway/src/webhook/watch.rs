@@ -15,7 +15,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::event::{Condition, Message, subject};
 use crate::{
     partners::{HeldBundle, PartnerBundles},
-    refresh::manager::{Manager, Progress},
+    refresh::manager::{Manager, Progress, confirmed_at},
     served::ServedDomains,
     settings::Thresholds,
     store::{Store, webhooks::ConditionKey},
@@ -174,8 +174,7 @@ fn failing(thresholds: &Thresholds, progress: &Progress) -> State {
 }
 
 fn stale(thresholds: &Thresholds, progress: &Progress, held: &HeldBundle, now: OffsetDateTime) -> State {
-    let confirmed = progress.last_success.map_or(held.accepted_at, |success| success.max(held.accepted_at));
-    let age: Duration = (now - confirmed).try_into().unwrap_or_default();
+    let age: Duration = (now - confirmed_at(held, progress.confirmed_at)).try_into().unwrap_or_default();
     let hint = held.bundle.refresh_hint().unwrap_or(crate::refresh::schedule::DEFAULT_REFRESH_HINT);
     let data = json!({
         "digest": held.digest,

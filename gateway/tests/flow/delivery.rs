@@ -250,3 +250,38 @@ async fn a_delivery_without_an_answer_is_known_after_a_restart() {
     gone(&setup).await;
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_bundle_the_partner_does_not_serve_any_more_ages_although_the_partner_answers() {
+    let (mut setup, keys, partner) = setup().await;
+    setup.config["relationships"][0]["maximum_age"] = json!("5s");
+    setup.config["relationships"][0]["mode"] = json!("hold");
+    let gateway = setup.start().await;
+    eventually("the offer", || async { gateway.relationship(PARTNER).await.waiting.is_some() }).await;
+    gateway.decide(PARTNER, "approve", gateway.waiting(PARTNER).await).await.unwrap();
+    delivered(&setup).await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(gateway.relationship(PARTNER).await.health, Health::Healthy, "the partner confirms it");
+
+    // Nobody decides about the keys it has now.
+    partner.serve(&Authority::new(&td(PARTNER)).bundle(6));
+    eventually("the next offer", || async { gateway.relationship(PARTNER).await.waiting.is_some() }).await;
+    eventually("its age", || async { gateway.relationship(PARTNER).await.bundle_age_seconds >= Some(3) }).await;
+    eventually("expiry", || async { gateway.relationship(PARTNER).await.health == Health::Expired }).await;
+    gone(&setup).await;
+    assert_eq!(gateway.relationship(PARTNER).await.consecutive_failures, 0);
+    partner.serve(&keys.bundle(5));
+    delivered(&setup).await;
+
+    // What was stopped in place stays in place.
+    gateway.decide(PARTNER, "freeze", json!({})).await.unwrap();
+    partner.set(Behaviour::Status(503));
+    eventually("its age", || async { gateway.relationship(PARTNER).await.bundle_age_seconds >= Some(7) }).await;
+    assert_ne!(gateway.relationship(PARTNER).await.health, Health::Expired);
+    assert!(setup.issuer.state().federated.contains_key(PARTNER));
+    gateway.decide(PARTNER, "unfreeze", json!({})).await.unwrap();
+    eventually("expiry", || async { gateway.relationship(PARTNER).await.health == Health::Expired }).await;
+    gone(&setup).await;
+    gateway.verify_audit().await;
+    gateway.stop().await;
+}

@@ -26,6 +26,8 @@ pub(crate) struct Progress {
     pub(crate) partner: TrustDomain,
     /// When it last answered with an acceptable bundle.
     pub(crate) last_success: Option<OffsetDateTime>,
+    /// When it last served the bundle in force.
+    pub(crate) confirmed_at: Option<OffsetDateTime>,
     /// When it is asked again.
     pub(crate) next_refresh: Option<OffsetDateTime>,
     /// How often it failed since the last success.
@@ -42,6 +44,7 @@ impl Manager {
             Progress {
                 partner: partner.clone(),
                 last_success: status.last_success,
+                confirmed_at: status.confirmed_at,
                 next_refresh: status.next_refresh,
                 failures: status.consecutive_failures,
                 last_error: status.last_error.clone(),
@@ -148,7 +151,7 @@ impl Manager {
             last_attempt: status.last_attempt,
             last_success: status.last_success,
             bundle_age_seconds: held.as_ref().map(|held| {
-                (now - confirmed_at(held, status.last_success)).whole_seconds().try_into().unwrap_or_default()
+                (now - confirmed_at(held, status.confirmed_at)).whole_seconds().try_into().unwrap_or_default()
             }),
             next_refresh_seconds: status
                 .next_refresh
@@ -168,8 +171,8 @@ impl Manager {
 }
 
 /// When the bundle in force was last known to be the partner's.
-pub(super) fn confirmed_at(held: &HeldBundle, last_success: Option<OffsetDateTime>) -> OffsetDateTime {
-    last_success.map_or(held.accepted_at, |success| success.max(held.accepted_at))
+pub(crate) fn confirmed_at(held: &HeldBundle, last_confirmed: Option<OffsetDateTime>) -> OffsetDateTime {
+    last_confirmed.map_or(held.accepted_at, |confirmed| confirmed.max(held.accepted_at))
 }
 
 fn health(status: &RefreshState, held: bool, expired: bool, worry: bool) -> Health {
