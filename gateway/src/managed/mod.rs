@@ -230,6 +230,7 @@ impl Managed {
         let inner = Arc::clone(&self.inner);
         let done = tokio::spawn(async move {
             let _alone = inner.one_at_a_time.lock().await;
+            let _paused = if request.dry_run { None } else { Some(inner.manager.pause_decisions().await) };
             let room = MAX_RELATIONSHIPS.saturating_sub(inner.configured.len());
             let plan = inner.store.change_managed(&request, room).await?;
             if !request.dry_run {

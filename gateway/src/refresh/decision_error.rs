@@ -52,6 +52,9 @@ pub enum DecisionError {
          says `emptied: refuse`. If this is intended, refresh once with accept_emptied or remove the relationship"
     )]
     EmptiedRefused,
+    /// The relationship is not what it was when the fetch began.
+    #[error("the relationship was changed during the refresh; it is refreshed again as it is now")]
+    Redefined,
     /// The relationship is not as the operator saw it.
     #[error("what the decision is about has changed since it was looked at; nothing was done, look again")]
     Changed,

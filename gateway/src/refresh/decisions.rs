@@ -16,7 +16,7 @@ use federation_specs::{
 };
 use serde_json::{Value, json};
 use service_kit::clock::SharedClock;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     control::{Control, Controls, Offer, OfferReason},
@@ -102,6 +102,21 @@ impl Decisions {
     /// Whether the bundle in force is older than its maximum age.
     pub fn is_expired(&self, partner: &TrustDomain) -> bool {
         self.controls.is_expired(partner)
+    }
+
+    /// Number of the last decision known about a relationship.
+    pub(crate) fn number(&self, partner: &TrustDomain) -> i64 {
+        self.controls.number(partner)
+    }
+
+    /// Whether an operator stopped it in place.
+    pub(crate) fn is_frozen(&self, partner: &TrustDomain) -> bool {
+        self.controls.is_frozen(partner)
+    }
+
+    /// No decision is taken while the answer is kept.
+    pub(crate) async fn pause(&self) -> MutexGuard<'_, ()> {
+        self.one_at_a_time.lock().await
     }
 
     /// Whether a bundle of the partner waits for an operator.

@@ -23,7 +23,7 @@ use super::{
     decisions::Decisions,
     deliver::Deliveries,
     lanes::Lanes,
-    policy::Drift,
+    policy::{Drift, Mode},
     relationship::{ByIssuer, Definition, IssuerRelationship, ManagedRelationship, merge},
     requests::{MAX_WAITING, Requests},
     task::{Shared, Task},
@@ -35,11 +35,10 @@ use crate::{
     store::{StoreError, relationships::RefreshState},
 };
 
-pub(crate) use view::Progress;
 pub use view::summary;
+pub(crate) use view::{Progress, confirmed_at};
 
 use recorded::recorded;
-use view::confirmed_at;
 
 /// How often the ages of bundles are looked at.
 pub const AGE_CHECK: Duration = Duration::from_secs(1);
@@ -122,10 +121,6 @@ impl Running {
     fn status(&self) -> RefreshState {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    fn last_success(&self) -> Option<OffsetDateTime> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).last_success
-    }
 }
 
 impl Manager {
@@ -190,15 +185,19 @@ impl Manager {
             }
             let now = clock.now();
             let mut news = BTreeSet::new();
-            for (partner, maximum_age, last_success) in self.ages() {
+            for (partner, maximum_age, last_confirmed) in self.ages() {
                 let partner = &partner;
                 if !self.leases().holds(partner) {
                     continue;
                 }
                 let held = self.inner.shared.updater.partners().get(partner);
-                let age = held.map(|held| now - confirmed_at(&held, last_success));
+                let age = held.map(|held| now - confirmed_at(&held, last_confirmed));
                 let expired = age.zip(maximum_age).is_some_and(|(age, maximum)| age > maximum);
                 if self.decisions().is_expired(partner) == expired {
+                    continue;
+                }
+                // What an operator stopped in place stays in place.
+                if expired && self.decisions().is_frozen(partner) {
                     continue;
                 }
                 match self.decisions().set_expired(partner, expired).await {
@@ -211,13 +210,18 @@ impl Manager {
         }
     }
 
-    /// Each relationship whose bundle may expire or is expired: its maximum age and when it was last confirmed.
+    /// Each relationship whose bundle may expire or is expired: its maximum age and when it was last confirmed. Where an
+    /// operator has named the bundle, any answer of the partner confirms that there still is one.
     fn ages(&self) -> Vec<(TrustDomain, Option<Duration>, Option<OffsetDateTime>)> {
         let state = self.state();
         let ages = state.running.iter().filter_map(|(partner, running)| {
-            let maximum_age = running.definition.borrow().policy.maximum_age;
-            let matters = maximum_age.is_some() || self.decisions().is_expired(partner);
-            matters.then(|| (partner.clone(), maximum_age, running.last_success()))
+            let policy = running.definition.borrow().policy;
+            let matters = policy.maximum_age.is_some() || self.decisions().is_expired(partner);
+            let confirmed = || match policy.mode {
+                Mode::Pinned => running.status().last_success,
+                Mode::Auto | Mode::Hold => running.status().confirmed_at,
+            };
+            matters.then(|| (partner.clone(), policy.maximum_age, confirmed()))
         });
         ages.collect()
     }
@@ -285,6 +289,12 @@ impl Manager {
     /// Whether the partner's bundle is older than its maximum age.
     pub(crate) fn is_expired(&self, partner: &TrustDomain) -> bool {
         self.decisions().control(partner).expired_at.is_some()
+    }
+
+    /// Keeps decisions from being taken until the answer is dropped, so that none rests on a definition that changes
+    /// meanwhile.
+    pub(crate) async fn pause_decisions(&self) -> impl Drop + '_ {
+        self.decisions().pause().await
     }
 
     fn decisions(&self) -> &Decisions {

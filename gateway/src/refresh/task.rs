@@ -16,7 +16,7 @@ use super::{
     relationship::Definition,
     requests::{Request, Requests},
     schedule::{Schedule, catch_up},
-    updater::{Endpoint, UpdateError, Updater},
+    updater::{Endpoint, Life, UpdateError, Updater},
 };
 use crate::{
     audit::Actor,
@@ -106,6 +106,12 @@ impl Task {
         }
     }
 
+    /// Whether the relationship is still there, fetched from where it was and with the same policy.
+    fn is_still(&self, definition: &Definition) -> bool {
+        let now = self.definition.borrow();
+        !self.cancelled.is_cancelled() && now.same_endpoint(definition) && now.policy == definition.policy
+    }
+
     /// Waits while another gateway works on the relationship; `false` when it ends.
     async fn stand_by(&mut self, leases: &mut LeaseWatch, definition: &mut Arc<Definition>) -> bool {
         while let Some(request) = self.requests.take() {
@@ -162,7 +168,9 @@ impl Task {
         let outcome = tokio::select! {
             place = shared.lanes.place(lane) => {
                 state.last_attempt = Some(clock.now());
-                let update = shared.updater.update(definition, options, &by, endpoint, state, &self.cancelled);
+                let as_defined = || self.is_still(definition);
+                let life = Life { cancelled: &self.cancelled, as_defined: &as_defined };
+                let update = shared.updater.update(definition, options, &by, endpoint, state, &life);
                 // Boxed, so that a relationship that waits is small.
                 Box::pin(place.hold(clock, update)).await
             }
@@ -182,12 +190,20 @@ impl Task {
                     tracing::info!(trust_domain = %definition.trust_domain, "refresh works again");
                 }
                 state.last_success = Some(now);
+                if update.confirmed {
+                    state.confirmed_at = Some(now);
+                }
                 state.consecutive_failures = 0;
                 (schedule.after_success(update.refresh_hint), Ok(update.changed))
             }
             Err(UpdateError::Cancelled) => {
                 answer(request, Err(UpdateError::Cancelled.to_string()));
                 return Duration::ZERO;
+            }
+            // The change itself is followed at once.
+            Err(error @ UpdateError::Decision(DecisionError::Redefined)) => {
+                answer(request, Err(error.to_string()));
+                return LOOK;
             }
             Err(UpdateError::Decision(DecisionError::Store(StoreError::LeaseLost { .. }))) => {
                 answer(request, Err(TAKEN_OVER.to_owned()));

@@ -72,11 +72,21 @@ pub enum UpdateError {
     Cancelled,
 }
 
+/// How long a relationship stays what it is.
+pub struct Life<'a> {
+    /// Ends with it.
+    pub cancelled: &'a CancellationToken,
+    /// Whether it is still defined as it was when the refresh began.
+    pub as_defined: &'a (dyn Fn() -> bool + Send + Sync),
+}
+
 /// What a successful refresh found.
 #[derive(Debug, Clone)]
 pub struct Update {
     /// Whether a new bundle is in force.
     pub changed: bool,
+    /// Whether the partner serves what is in force, or the same keys.
+    pub confirmed: bool,
     /// The refresh hint of the bundle in force.
     pub refresh_hint: Option<Duration>,
 }
@@ -167,7 +177,7 @@ impl Updater {
         by: &Actor,
         endpoint: &mut Endpoint,
         state: &mut RefreshState,
-        cancelled: &CancellationToken,
+        life: &Life<'_>,
     ) -> Result<Update, UpdateError> {
         let partner = &definition.trust_domain;
         let trust = self.trust(definition, state).await?;
@@ -179,12 +189,13 @@ impl Updater {
         let verification = trust.verification();
         let given = tokio::select! {
             given = self.ask(definition, &verification, etag, endpoint) => given?,
-            () = cancelled.cancelled() => return Err(UpdateError::Cancelled),
+            () = life.cancelled.cancelled() => return Err(UpdateError::Cancelled),
         };
         let (url, bytes, etag, parsed) = match given {
             (_, Given::NotModified) => {
+                let confirmed = held.as_ref().is_some_and(|held| state.etag_digest.as_ref() == Some(&held.digest));
                 let refresh_hint = held.and_then(|held| held.bundle.refresh_hint());
-                return Ok(Update { changed: false, refresh_hint });
+                return Ok(Update { changed: false, confirmed, refresh_hint });
             }
             (url, Given::Document { bytes, etag, parsed }) => (url.to_string(), bytes, etag, parsed),
         };
@@ -210,9 +221,11 @@ impl Updater {
             by,
             new_start,
             state: &accepted,
+            as_defined: life.as_defined,
         };
         let outcome = self.decisions.fetched(fetched).await?;
         let changed = matches!(outcome, Outcome::Accepted(_));
+        let confirmed = matches!(outcome, Outcome::Accepted(_) | Outcome::Unchanged(_));
         match outcome {
             Outcome::Accepted(_) => *state = accepted,
             Outcome::Unchanged(digest) => *state = RefreshState { etag_digest: Some(digest), ..accepted },
@@ -222,7 +235,7 @@ impl Updater {
             }
             Outcome::Kept => state.etag = None,
         }
-        Ok(Update { changed, refresh_hint })
+        Ok(Update { changed, confirmed, refresh_hint })
     }
 
     /// Whether "not modified since that entity tag" says all there is to say: the tag stands for the bundle in force,

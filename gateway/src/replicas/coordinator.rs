@@ -208,7 +208,8 @@ impl Work<'_> {
             if !defined.is_empty() {
                 readable(managed.changed_elsewhere(defined).await)?;
             }
-            let decided = changes.of(ChangeKind::Decision);
+            let mut decided = changes.of(ChangeKind::Decision);
+            decided.extend(manager.unheard_of(&changes.own_decisions));
             if !decided.is_empty() {
                 readable(manager.decided_elsewhere(&decided).await)?;
             }

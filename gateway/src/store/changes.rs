@@ -49,6 +49,9 @@ pub struct Changes {
     pub latest: i64,
     /// Names by kind.
     pub names: HashMap<&'static str, BTreeSet<TrustDomain>>,
+    /// Decisions this gateway stored itself, by partner: the number of each. Those it does not know of are news to it, as
+    /// the answer to a commit may be lost.
+    pub own_decisions: HashMap<TrustDomain, i64>,
 }
 
 impl Changes {
@@ -80,14 +83,20 @@ impl Store {
                 .bind(MAX_PAGE)
                 .fetch_all(self.database.reader())
                 .await?;
-        let mut changes = Changes { latest: after, names: HashMap::new() };
+        let mut changes = Changes { latest: after, ..Changes::default() };
         for row in rows {
             changes.latest = row.try_get("number")?;
             let kind: String = row.try_get("kind")?;
             // Those of a newer version are nothing this one knows about.
             let Some(kind) = ChangeKind::ALL.into_iter().find(|known| known.as_str() == kind) else { continue };
-            if row.try_get::<String, _>("replica")? != me {
-                let name = parse_trust_domain("change", row.try_get("name")?)?;
+            let mine = row.try_get::<String, _>("replica")? == me;
+            if mine && kind != ChangeKind::Decision {
+                continue;
+            }
+            let name = parse_trust_domain("change", row.try_get("name")?)?;
+            if mine {
+                changes.own_decisions.insert(name, changes.latest);
+            } else {
                 changes.names.entry(kind.as_str()).or_default().insert(name);
             }
         }

@@ -1,6 +1,9 @@
 //! Relationships managed over the admin API.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use federation_specs::{bundle_json, proto::types::FederationRelationship};
 use gateway::api::{
@@ -15,7 +18,7 @@ use crate::support::{
     LOCAL, PARTNER, Running, Setup,
     authority::Authority,
     eventually,
-    partner::{Partner, document},
+    partner::{Behaviour, Partner, document},
     td,
 };
 
@@ -358,5 +361,38 @@ async fn thousands_are_applied_at_once_and_kept_over_a_restart() {
     assert_eq!(gateway.relationship(PARTNER).await.origin, Origin::Config);
     assert_eq!(send(&gateway, "DELETE", PARTNER, &[], &Value::Null).await.0, StatusCode::OK);
     assert_eq!(gateway.relationship(PARTNER).await.origin, Origin::Config);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_fetched_before_a_change_is_decided_by_what_the_relationship_says_now() {
+    let mut setup = Setup::new().await;
+    setup.config["refresh"]["min_interval"] = json!("1h");
+    setup.config["refresh"]["max_interval"] = json!("2h");
+    setup.config["refresh"]["timeout"] = json!("30s");
+    let keys = Authority::new(&td(PARTNER));
+    let partner = Partner::web(setup.web.server_config(), document(&keys.bundle(1))).await;
+    let gateway = setup.start().await;
+    let mut relationship = setup.web_relationship(PARTNER, &partner.url());
+    gateway.relate(&relationship).await;
+    gateway.wait_held(PARTNER, 1).await;
+
+    let go = Arc::new(tokio::sync::Notify::new());
+    let next = Authority::new(&td(PARTNER));
+    let asked = partner.requests();
+    partner.set(Behaviour::Late(bundle_json::encode(&next.bundle(2)), Arc::clone(&go)));
+    let change = async {
+        eventually("the request", || async { partner.requests() > asked }).await;
+        relationship["mode"] = json!("hold");
+        gateway.relate(&relationship).await;
+        partner.serve(&next.bundle(2));
+        go.notify_one();
+    };
+    let (refreshed, ()) = tokio::join!(gateway.refresh(PARTNER, json!({})), change);
+    let problem = refreshed.unwrap_err();
+    assert!(problem.detail.contains("was changed during the refresh"), "{problem:?}");
+    eventually("it to wait", || async { gateway.relationship(PARTNER).await.waiting.is_some() }).await;
+    let shown = gateway.relationship(PARTNER).await;
+    assert_eq!((shown.held.unwrap().sequence, shown.last_error), (Some(1), None));
     gateway.stop().await;
 }

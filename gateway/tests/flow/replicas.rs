@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use gateway::api::{Health, Relationship, RelationshipList, audit::AuditReport, managed::ApplyResult};
 use serde_json::json;
 use service_kit::test_postgres::TestDatabase;
+use sqlx::{ConnectOptions as _, postgres::PgConnectOptions};
 
 use crate::support::{
     LOCAL, Running, Setup,
@@ -21,6 +22,7 @@ const PARTNERS: usize = 12;
 struct Scene {
     setup: Setup,
     partners: BTreeMap<String, Partner>,
+    database: TestDatabase,
     // Removed when the test ends.
     _password: tempfile::TempDir,
 }
@@ -42,7 +44,13 @@ impl Scene {
             setup.relate_web(&name, &partner.url());
             partners.insert(name, partner);
         }
-        Self { setup, partners, _password: folder }
+        Self { setup, partners, database, _password: folder }
+    }
+
+    /// A connection to the database.
+    async fn connect(&self) -> sqlx::PgConnection {
+        let options: PgConnectOptions = self.database.url().parse().unwrap();
+        options.password(self.database.password()).connect().await.unwrap()
     }
 
     /// Two gateways that have divided the work.
@@ -225,4 +233,31 @@ async fn what_is_managed_through_one_gateway_is_run_by_all_and_told_once() {
     assert_eq!(told(), expected, "each once, in order, whoever did it");
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_whose_commit_was_not_answered_is_found_out() {
+    let scene = Scene::new("auto").await;
+    let gateway = scene.setup.start_replica("one").await;
+    eventually("every partner to be fetched and delivered", || all_healthy(&gateway)).await;
+    let (name, partner) = scene.partners.iter().next().unwrap();
+
+    // What the database has when the connection breaks before it could say so.
+    let mut database = scene.connect().await;
+    for statement in [
+        format!(
+            "update relationship_controls set frozen_at = 1, frozen_by = 'ada', frozen_why = 'w' where trust_domain = '{name}'"
+        ),
+        format!("update changes set number = nextval('change_numbers') where kind = 'decision' and name = '{name}'"),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut database).await.unwrap();
+    }
+    eventually("the freeze to be known", || async { gateway.relationship(name).await.frozen.is_some() }).await;
+    gateway.decide(name, "unfreeze", json!({})).await.unwrap();
+    let number =
+        format!("update changes set number = nextval('change_numbers') where kind = 'decision' and name = '{name}'");
+    sqlx::query(sqlx::AssertSqlSafe(number)).execute(&mut database).await.unwrap();
+    partner.serve(&Authority::new(&td(name)).bundle(2));
+    gateway.wait_held(name, 2).await;
+    gateway.stop().await;
 }

@@ -26,7 +26,6 @@ use crate::{
 };
 
 /// A bundle just fetched.
-#[derive(Debug)]
 pub struct Fetched<'a> {
     /// The bundle.
     pub bundle: Bundle,
@@ -44,6 +43,14 @@ pub struct Fetched<'a> {
     pub new_start: bool,
     /// The relationship's state if the bundle is accepted; stored together with it.
     pub state: &'a RefreshState,
+    /// Whether the relationship is still what it was when the fetch began.
+    pub as_defined: &'a (dyn Fn() -> bool + Send + Sync),
+}
+
+impl std::fmt::Debug for Fetched<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetched").field("bundle", &self.bundle).field("policy", &self.policy).finish_non_exhaustive()
+    }
 }
 
 /// What became of a fetched bundle; the digest is that of the bundle the answer stands for.
@@ -93,6 +100,9 @@ impl Decisions {
             return Ok(Outcome::Unchanged(held.digest.clone()));
         }
         let _alone = self.one_at_a_time.lock().await;
+        if !(fetched.as_defined)() {
+            return Err(DecisionError::Redefined);
+        }
         let held = self.partners.get(&partner);
         let control = self.controls.get(&partner);
         let judgement = match judge(held.as_deref(), &control, &fetched) {

@@ -81,6 +81,12 @@ impl Manager {
         self.inner.shared.deliveries.confirmed_elsewhere(local, confirmed);
     }
 
+    /// Which of the decisions this gateway stored itself, with their numbers, it does not know of: it never had the answer.
+    pub(crate) fn unheard_of(&self, stored: &HashMap<TrustDomain, i64>) -> BTreeSet<TrustDomain> {
+        let unheard = stored.iter().filter(|(partner, number)| self.decisions().number(partner) < **number);
+        unheard.map(|(partner, _)| partner.clone()).collect()
+    }
+
     /// Has everything stored that is known of how relationships are doing.
     pub(crate) async fn flush_states(&self) {
         self.decisions().states().flush().await;

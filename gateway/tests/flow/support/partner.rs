@@ -21,7 +21,7 @@ use service_kit::{
     clock::SystemClock,
     tls::{ClientAuth, SvidCell, X509Identity, server_config},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_rustls::TlsAcceptor;
 
 /// What the partner answers.
@@ -29,6 +29,8 @@ use tokio_rustls::TlsAcceptor;
 pub enum Behaviour {
     /// This document, with ETag and conditional requests.
     Document(Vec<u8>),
+    /// This document, once the test says so.
+    Late(Vec<u8>, Arc<Notify>),
     /// A redirect.
     Redirect(String),
     /// This status.
@@ -159,6 +161,10 @@ impl Partner {
                     return Response::builder().status(StatusCode::NOT_MODIFIED).body(Body::empty()).unwrap();
                 }
                 Response::builder().header(header::ETAG, etag).body(Body::from(bytes)).unwrap()
+            }
+            Behaviour::Late(bytes, go) => {
+                go.notified().await;
+                Response::new(Body::from(bytes))
             }
             Behaviour::Redirect(location) => {
                 Response::builder().status(302).header(header::LOCATION, location).body(Body::empty()).unwrap()
