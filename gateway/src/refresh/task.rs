@@ -58,7 +58,8 @@ impl Task {
     /// Runs until cancelled.
     pub(super) async fn run(mut self) {
         let mut definition = Arc::clone(&self.definition.borrow_and_update());
-        let mut state = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Boxed, as most of what follows: a task that waits, as nearly all do, is to be small.
+        let mut state = Box::new(self.status.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let held = self.shared.updater.partners().get(&definition.trust_domain);
         let hint = held.as_ref().and_then(|held| held.bundle.refresh_hint());
         let mut schedule = Schedule::new(*self.shared.updater.limits(), hint);
@@ -73,7 +74,7 @@ impl Task {
                     return;
                 }
                 // What the gateway that worked on it before found out.
-                state = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                *state = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let known = is_known(&definition, &state);
                 wait = self.wait_at_start(&state, known, hint);
             }
@@ -97,7 +98,6 @@ impl Task {
                     None
                 }
             };
-            // Boxed: a task that waits, as nearly all do, is to be small.
             wait = Box::pin(self.refresh(&definition, &mut endpoint, &mut state, &mut schedule, request)).await;
             endpoint.rest(wait);
             if self.cancelled.is_cancelled() {
