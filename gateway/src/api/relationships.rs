@@ -282,7 +282,7 @@ pub struct DeliveryDrift {
 }
 
 /// Body of `POST /v1/relationships/{trust_domain}/refresh`; an empty body means the defaults.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshRequest {
     /// Accept this once a bundle with a lower sequence than the one held, for a partner known to have been rebuilt.
@@ -291,6 +291,16 @@ pub struct RefreshRequest {
     /// Accept this once a bundle without keys, which revokes all trust in the partner.
     #[serde(default)]
     pub accept_emptied: bool,
+    /// Why, for the audit log.
+    #[serde(default)]
+    pub why: String,
+}
+
+impl RefreshRequest {
+    /// Whether something is accepted this once that is not by itself.
+    pub fn accepts_more(&self) -> bool {
+        self.accept_rollback || self.accept_emptied
+    }
 }
 
 /// Answer to a refresh that reached the partner and got an acceptable bundle.

@@ -161,7 +161,7 @@ impl Task {
         request: Option<Request>,
     ) -> Duration {
         let shared = &*self.shared;
-        let options = request.as_ref().map(|request| request.options).unwrap_or_default();
+        let options = request.as_ref().map(|request| request.options.clone()).unwrap_or_default();
         let by = request.as_ref().map_or(Actor::Gateway, |request| request.by.clone());
         let lane = if request.is_some() || state.consecutive_failures == 0 { Lane::Quick } else { Lane::Slow };
         let clock = shared.updater.clock();
@@ -170,7 +170,7 @@ impl Task {
                 state.last_attempt = Some(clock.now());
                 let as_defined = || self.is_still(definition);
                 let life = Life { cancelled: &self.cancelled, as_defined: &as_defined };
-                let update = shared.updater.update(definition, options, &by, endpoint, state, &life);
+                let update = shared.updater.update(definition, &options, &by, endpoint, state, &life);
                 // Boxed, so that a relationship that waits is small.
                 Box::pin(place.hold(clock, update)).await
             }

@@ -173,7 +173,7 @@ impl Updater {
     pub async fn update(
         &self,
         definition: &Definition,
-        options: RefreshRequest,
+        options: &RefreshRequest,
         by: &Actor,
         endpoint: &mut Endpoint,
         state: &mut RefreshState,
@@ -182,7 +182,7 @@ impl Updater {
         let partner = &definition.trust_domain;
         let trust = self.trust(definition, state).await?;
         let held = self.partners.get(partner);
-        let conditional = options == RefreshRequest::default() && trust.bootstrap().is_none();
+        let conditional = !options.accepts_more() && trust.bootstrap().is_none();
         let known = conditional && self.stands_for_something(definition, held.as_deref(), state);
         let etag = state.etag.as_deref().zip(state.etag_url.as_deref()).filter(|_| known);
 

@@ -44,6 +44,12 @@ async fn who_did_what_when_and_why_is_listed_exported_and_verified() {
     let whole: AuditReport = gateway.admin.get(&format!("/v1/audit/verify?head={}", report.head)).await;
     assert_eq!((whole.ok, whole.copy_found_at), (true, Some(report.last)));
     let other: AuditReport = gateway.admin.get(&format!("/v1/audit/verify?head={}", "ab".repeat(32))).await;
+    let slip: gateway::api::Problem = gateway
+        .admin
+        .try_get::<AuditReport>(&format!("/v1/audit/verify?head={}", &report.head[1..]))
+        .await
+        .unwrap_err();
+    assert_eq!((slip.status, slip.kind.as_str()), (400, "urn:entente:problem:bad-query"));
     assert!(!other.ok && other.problems[0].problem.contains("cut off or rewritten"), "{other:?}");
     assert_eq!(gateway.admin.try_get::<AuditPage>("/v1/audit?lst=1").await.unwrap_err().status, 400);
 

@@ -92,9 +92,15 @@ async fn a_rollback_is_refused_unless_accepted_once() {
     let error = gateway.refused(PARTNER).await;
     assert!(error.contains("went back from sequence 5 to 4"), "{error}");
 
-    let accepted = gateway.refresh(PARTNER, json!({"accept_rollback": true})).await.unwrap();
+    let accepted =
+        gateway.refresh(PARTNER, json!({"accept_rollback": true, "why": "they were rebuilt"})).await.unwrap();
     assert!(accepted.changed);
     assert_eq!(accepted.relationship.held.unwrap().sequence, Some(4));
+    let page: gateway::api::audit::AuditPage = gateway.admin.get("/v1/audit?order=newest").await;
+    let whys: Vec<String> = page.records.into_iter().map(|entry| entry.record.unwrap().why).collect();
+    assert!(whys.contains(&"refreshed with accept_rollback: they were rebuilt".to_owned()), "{whys:?}");
+    let long = gateway.refresh(PARTNER, json!({"why": "x".repeat(2000)})).await.unwrap_err();
+    assert_eq!(long.status, 400);
     partner.serve(&older.bundle(5));
     assert!(gateway.refresh(PARTNER, json!({})).await.unwrap().changed, "the count goes on from there");
     gateway.stop().await;

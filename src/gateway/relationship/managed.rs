@@ -3,6 +3,7 @@
 use federation_specs::bundle_json;
 use federation_specs::id::{SpiffeId, TrustDomain};
 use gateway::api::managed::{ChangeKind, ManagedChange};
+use gateway::api::{Origin, Relationship};
 use http::{HeaderValue, header};
 use serde_json::{Map, Value};
 
@@ -196,7 +197,24 @@ pub(super) async fn delete(arguments: &Delete) -> Result<(), Failure> {
     let partner = identifiers::trust_domain(&arguments.trust_domain)?;
     let client = arguments.gateway.client().await?;
     let changed = client.delete(&format!("{}{}", path(&partner), query("why", &arguments.why))).await?;
-    report(arguments.output, &changed)
+    report(arguments.output, &changed)?;
+    // Behind what was managed, an issuer or the configuration may have the same partner.
+    let Ok(now) = client.get::<Relationship>(&path(&partner)).await else { return Ok(()) };
+    match arguments.output.format {
+        Format::Json => Ok(()),
+        Format::Pretty => output::to_stdout(&still_there(&now)),
+    }
+}
+
+fn still_there(now: &Relationship) -> String {
+    let (by, how) = match now.origin {
+        Origin::Issuer => {
+            ("an issuer has it", "delete it there as well to end it (`entente issuer federation delete`)")
+        }
+        Origin::Config => ("the configuration names it", "remove it there as well to end it"),
+        Origin::Managed => ("it was created again", "delete it again to end it"),
+    };
+    format!("The relationship with {} goes on, from {}, because {by}; {how}\n", now.trust_domain, now.url)
 }
 
 fn report(output: OutputArguments, changed: &ManagedChange) -> Result<(), Failure> {
@@ -304,5 +322,15 @@ mod tests {
         .unwrap();
         let text = anstream::adapter::strip_str(&text(&changed)).to_string();
         assert!(text.starts_with("~ p.example changed\n    mode: auto -> hold\n") && text.contains("undo"), "{text}");
+    }
+
+    #[test]
+    fn a_removal_says_who_has_the_partner_all_the_same() {
+        let mut now = super::super::tests::relationship();
+        now.origin = Origin::Issuer;
+        let said = still_there(&now);
+        let expected =
+            format!("The relationship with onprem.example goes on, from {}, because an issuer has it", now.url);
+        assert!(said.starts_with(&expected) && said.contains("entente issuer federation delete"), "{said}");
     }
 }

@@ -19,13 +19,19 @@ pub(crate) struct Refresh {
     /// Accept a bundle without keys, this once: it revokes all trust in the partner
     #[arg(long = "accept-emptied")]
     accept_emptied: bool,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
 }
 
 pub(super) async fn refresh(arguments: &Refresh) -> Result<(), Failure> {
     let trust_domain = identifiers::trust_domain(&arguments.one.trust_domain)?;
     let client = arguments.one.gateway.client().await?;
-    let request =
-        RefreshRequest { accept_rollback: arguments.accept_rollback, accept_emptied: arguments.accept_emptied };
+    let request = RefreshRequest {
+        accept_rollback: arguments.accept_rollback,
+        accept_emptied: arguments.accept_emptied,
+        why: arguments.why.clone(),
+    };
     let result: RefreshResult = client.post(&format!("{}/refresh", path(&trust_domain)), &request).await?;
     match arguments.one.output.format {
         Format::Json => output::print_json(&result),

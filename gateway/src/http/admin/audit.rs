@@ -137,5 +137,11 @@ async fn export(State(admin): State<Admin>, Params(part): Params<Part>) -> Resul
 }
 
 async fn verify(State(admin): State<Admin>, Params(copy): Params<Copy>) -> Result<axum::Json<AuditReport>, AdminError> {
+    if let Some(head) = &copy.head
+        && !(head.len() == 64 && head.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    {
+        // A slip must not look like a log that was cut off.
+        return Err(AdminError::Query("head is no hash; 64 hexadecimal digits are expected".to_owned()));
+    }
     Ok(axum::Json(admin.store.verify_audit(copy.head.as_deref()).await?))
 }

@@ -13,6 +13,7 @@ use super::{
     extract::{InputOrDefault, Named, Params},
     operation::Operation,
     page::Page,
+    reason,
     tag::{IfMatch, Tag, Tagged},
 };
 use crate::{
@@ -157,6 +158,7 @@ async fn refresh(
     if !condition.holds(Some(&Tag::of_relationship(&now))) {
         return Err(AdminError::Changed);
     }
+    reason(&options.why)?;
     let changed = admin.manager.refresh(&partner, options, caller.actor().await).await?;
     let relationship = admin.manager.get(&partner).ok_or(AdminError::NoRelationship(partner))?;
     Ok(Tagged(Tag::of_relationship(&relationship), RefreshResult { changed, relationship }))

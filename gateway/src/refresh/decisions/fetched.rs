@@ -36,7 +36,7 @@ pub struct Fetched<'a> {
     /// What the relationship says.
     pub policy: Policy,
     /// What the operator accepts this once, if one asked for the refresh.
-    pub options: RefreshRequest,
+    pub options: &'a RefreshRequest,
     /// Who asked for the refresh.
     pub by: &'a Actor,
     /// Whether trust was set up again by hand, which starts a new count of sequences.
@@ -156,11 +156,15 @@ impl Decisions {
         };
         let accepted = self.held_bundle(fetched.bundle.clone(), fetched.document);
         let highest_sequence = accepted.bundle.sequence().or(control.highest_sequence);
-        let why = match (fetched.options.accept_rollback, fetched.options.accept_emptied) {
+        let by_itself = match (fetched.options.accept_rollback, fetched.options.accept_emptied) {
             (true, true) => "refreshed with accept_rollback and accept_emptied",
             (true, false) => "refreshed with accept_rollback",
             (false, true) => "refreshed with accept_emptied",
             (false, false) => "the partner serves it",
+        };
+        let why = match fetched.options.why.as_str() {
+            "" => by_itself.to_owned(),
+            asked => format!("{by_itself}: {asked}"),
         };
         self.take(Taken {
             partner: &partner,
@@ -171,7 +175,7 @@ impl Decisions {
             by: fetched.by,
             before: held.as_deref().map(summary).unwrap_or_default(),
             after: with_change(summary(&accepted), &change),
-            why,
+            why: &why,
         })
         .await?;
         Ok(Outcome::Accepted(accepted.digest))
