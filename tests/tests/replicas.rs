@@ -88,36 +88,73 @@ impl Replica {
     }
 }
 
+/// Two gateways that have divided the work between them.
+struct Scene {
+    database: TestDatabase,
+    partners: Vec<(Keys, Partner)>,
+    domain: Domain,
+    one: Replica,
+    two: Replica,
+}
+
+impl Scene {
+    async fn start() -> Result<Self> {
+        let database = TestDatabase::create();
+        let mut plan = Plan::new("cloud.example")?;
+        let mut partners = Vec::new();
+        for number in 0..PARTNERS {
+            let keys = Keys::create(&format!("p{number}.example"))?;
+            let partner = Partner::start(plan.web(), Behaviour::Serve(keys.bundle(1, HINT).to_string())).await?;
+            plan.relationship(json!({
+                "trust_domain": keys.trust_domain(), "url": partner.url(), "profile": "https_web",
+                "ca_file": plan.web_ca(),
+            }));
+            partners.push((keys, partner));
+        }
+        let mut domain = Domain::from_plan(plan);
+        domain.start_issuer().await?;
+        let one = Replica::start("one", &domain, &database)?;
+        let two = Replica::start("two", &domain, &database)?;
+
+        wait::until("both gateways have their share and know that everything is fetched", || async {
+            for replica in [&one, &two] {
+                let all = replica.relationships().await?;
+                ensure!(all.len() == PARTNERS, "{} of {PARTNERS}", all.len());
+                let unwell =
+                    all.iter().find(|it| it["health"] != "healthy" || it["deliveries"][0]["delivered"] != true);
+                ensure!(unwell.is_none(), "{}: {unwell:?}", replica.name);
+            }
+            divided(&one, &two).await
+        })
+        .await?;
+        Ok(Self { database, partners, domain, one, two })
+    }
+
+    /// Every partner has another bundle from now on.
+    fn rotate(&self, sequence: u64) {
+        for (keys, partner) in &self.partners {
+            partner.behave(Behaviour::Serve(keys.bundle(sequence, HINT).to_string()));
+        }
+    }
+}
+
+async fn divided(one: &Replica, two: &Replica) -> Result<()> {
+    let (first, second) = (one.share().await?, two.share().await?);
+    ensure!(first > 0 && second > 0 && first + second == PARTNERS, "{first} and {second}");
+    Ok(())
+}
+
+/// Every partner's bundle of that sequence is in force.
+async fn in_force(replica: &Replica, sequence: u64) -> Result<()> {
+    let all = replica.relationships().await?;
+    let other = all.iter().find(|one| one["held"]["sequence"] != sequence);
+    ensure!(other.is_none(), "{other:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_gateway_is_replaced_by_the_other() -> Result<()> {
-    let database = TestDatabase::create();
-    let mut plan = Plan::new("cloud.example")?;
-    let mut partners = Vec::new();
-    for number in 0..PARTNERS {
-        let keys = Keys::create(&format!("p{number}.example"))?;
-        let partner = Partner::start(plan.web(), Behaviour::Serve(keys.bundle(1, HINT).to_string())).await?;
-        plan.relationship(json!({
-            "trust_domain": keys.trust_domain(), "url": partner.url(), "profile": "https_web", "ca_file": plan.web_ca(),
-        }));
-        partners.push((keys, partner));
-    }
-    let mut domain = Domain::from_plan(plan);
-    domain.start_issuer().await?;
-    let mut one = Replica::start("one", &domain, &database)?;
-    let mut two = Replica::start("two", &domain, &database)?;
-
-    wait::until("both gateways have their share and know that everything is fetched", || async {
-        for replica in [&one, &two] {
-            let all = replica.relationships().await?;
-            ensure!(all.len() == PARTNERS, "{} of {PARTNERS}", all.len());
-            let unwell = all.iter().find(|it| it["health"] != "healthy" || it["deliveries"][0]["delivered"] != true);
-            ensure!(unwell.is_none(), "{}: {unwell:?}", replica.name);
-        }
-        let (first, second) = (one.share().await?, two.share().await?);
-        ensure!(first > 0 && second > 0 && first + second == PARTNERS, "{first} and {second}");
-        Ok(())
-    })
-    .await?;
+    let Scene { database, partners, domain, mut one, mut two } = Scene::start().await?;
 
     // Each partner once an interval, not once by each gateway.
     let before: Vec<usize> = partners.iter().map(|(_, partner)| partner.requests()).collect();
@@ -177,4 +214,42 @@ async fn a_killed_gateway_is_replaced_by_the_other() -> Result<()> {
     ensure!(stopped.elapsed() < Duration::from_secs(5), "handed over after {:?}", stopped.elapsed());
     two.process.stop().await?;
     domain.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_gateway_has_no_say_when_it_goes_on() -> Result<()> {
+    let mut scene = Scene::start().await?;
+    let suspended = scene.one.process.pid()?;
+    for round in 0..2_u64 {
+        let (missed, next) = (2 + 2 * round, 3 + 2 * round);
+        rustix::process::kill_process(suspended, Signal::STOP)?;
+        scene.rotate(missed);
+        wait::until_within("the other gateway has fetched everything", TAKEOVER + Duration::from_secs(HINT), || {
+            in_force(&scene.two, missed)
+        })
+        .await?;
+        // What comes now is for whoever has the leases.
+        scene.rotate(next);
+        rustix::process::kill_process(suspended, Signal::CONT)?;
+        for replica in [&scene.one, &scene.two] {
+            wait::until("both know the newest bundle", || in_force(replica, next)).await?;
+        }
+        wait::until("the work is divided again", || divided(&scene.one, &scene.two)).await?;
+    }
+    for (keys, _) in &scene.partners {
+        let subject = keys.trust_domain().to_string();
+        let log = scene.one.cli(&["audit", "list", "-subject", &subject]).await?;
+        let records = log["records"].as_array().context("no records")?;
+        let taken: Vec<&Value> = records
+            .iter()
+            .map(|entry| &entry["record"])
+            .filter(|record| record["what"] == "bundle.accepted")
+            .map(|record| &record["after"]["sequence"])
+            .collect();
+        ensure!(taken == [1, 2, 3, 4, 5], "{subject}: each bundle is accepted once, in order, not {taken:?}");
+    }
+    scene.one.audit_is_whole().await?;
+    scene.one.process.stop().await?;
+    scene.two.process.stop().await?;
+    scene.domain.stop().await
 }
