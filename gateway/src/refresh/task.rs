@@ -78,11 +78,11 @@ impl Task {
                 let known = is_known(&definition, &state);
                 wait = self.wait_at_start(&state, known, hint);
             }
+            // In this order, so that nothing is fetched by a definition that has changed.
             let request = tokio::select! {
+                biased;
                 () = self.cancelled.cancelled() => return,
                 () = leases.lost(&definition.trust_domain) => continue,
-                () = self.shared.updater.clock().sleep(wait) => None,
-                request = self.requests.next() => Some(request),
                 changed = self.definition.changed() => {
                     if changed.is_err() {
                         return;
@@ -97,6 +97,8 @@ impl Task {
                     endpoint = Endpoint::default();
                     None
                 }
+                request = self.requests.next() => Some(request),
+                () = self.shared.updater.clock().sleep(wait) => None,
             };
             wait = Box::pin(self.refresh(&definition, &mut endpoint, &mut state, &mut schedule, request)).await;
             endpoint.rest(wait);
@@ -200,10 +202,10 @@ impl Task {
                 answer(request, Err(UpdateError::Cancelled.to_string()));
                 return Duration::ZERO;
             }
-            // The change itself is followed at once.
             Err(error @ UpdateError::Decision(DecisionError::Redefined)) => {
                 answer(request, Err(error.to_string()));
-                return LOOK;
+                state.next_refresh = Some(now);
+                return Duration::ZERO;
             }
             Err(UpdateError::Decision(DecisionError::Store(StoreError::LeaseLost { .. }))) => {
                 answer(request, Err(TAKEN_OVER.to_owned()));
