@@ -14,6 +14,7 @@ use entente_tests::{
     process::Process,
     wait,
 };
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use service_kit::test_postgres::TestDatabase;
 use tokio::{process::Command, time::Instant};
@@ -222,7 +223,7 @@ async fn a_suspended_gateway_has_no_say_when_it_goes_on() -> Result<()> {
     let suspended = scene.one.process.pid()?;
     for round in 0..2_u64 {
         let (missed, next) = (2 + 2 * round, 3 + 2 * round);
-        rustix::process::kill_process(suspended, Signal::STOP)?;
+        kill_process(suspended, Signal::STOP)?;
         scene.rotate(missed);
         wait::until_within("the other gateway has fetched everything", TAKEOVER + Duration::from_secs(HINT), || {
             in_force(&scene.two, missed)
@@ -230,7 +231,7 @@ async fn a_suspended_gateway_has_no_say_when_it_goes_on() -> Result<()> {
         .await?;
         // What comes now is for whoever has the leases.
         scene.rotate(next);
-        rustix::process::kill_process(suspended, Signal::CONT)?;
+        kill_process(suspended, Signal::CONT)?;
         for replica in [&scene.one, &scene.two] {
             wait::until("both know the newest bundle", || in_force(replica, next)).await?;
         }
