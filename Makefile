@@ -1,6 +1,6 @@
 # The few commands people type; the work is in cargo and tests/ci.
 
-.PHONY: demo test lint build bench
+.PHONY: demo test lint build bench startup-order
 
 # Two trust domains federate and their workloads talk, on this machine.
 demo:
@@ -24,3 +24,12 @@ ARGS ?= all
 bench:
 	@tests/ci/system-packages.sh build
 	cargo run --profile dist -p entente-tests --bin bench -- $(ARGS)
+
+# Renews src/startup-order.txt, which keeps an idle gateway small. Needs valgrind; see docs/benchmarks.md.
+TARGET = $${CARGO_TARGET_DIR:-target}/dist
+startup-order:
+	# valgrind knows the names of functions in .text alone
+	echo > src/startup-order.txt
+	cargo rustc --profile dist -p entente --bin entente -- -C strip=none
+	cargo build --profile dist -p entente-tests --bin bench
+	tests/ci/startup_order.py "$(TARGET)/entente" "$(TARGET)/bench"

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Fetches at the same time from partners that answered last time. It bounds memory: one takes up to some 100 KiB, and
 /// the body.
-pub const QUICK_LANE: usize = 512;
+pub const QUICK_LANE: usize = 256;
 
 /// Fetches at the same time from partners that failed last time, or that take longer than [`QUICK_WITHIN`].
 pub const SLOW_LANE: usize = 1536;

@@ -8,7 +8,7 @@ use super::{names::Names, proxy::Proxy};
 use crate::clock::SharedClock;
 
 /// Connections kept open between two fetches, all servers together. One takes some 40 KiB.
-pub const MAX_KEPT_CONNECTIONS: usize = 512;
+pub const MAX_KEPT_CONNECTIONS: usize = 256;
 
 /// A connection is kept when the next fetch comes within this time; most servers close sooner or later than that.
 pub const KEPT_FOR: Duration = Duration::from_secs(90);
