@@ -122,6 +122,22 @@ impl Store {
             .await
     }
 
+    /// Whether it is still this gateway that delivers to the issuer of `local`. Asked before something is removed there,
+    /// which nothing stored before says.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] when another gateway does by now, [`StoreError::Database`].
+    pub async fn check_delivers(&self, local: &TrustDomain) -> Result<(), StoreError> {
+        if !self.leases.are_shared() {
+            return Ok(());
+        }
+        self.database
+            .run_tx("check_delivers", |mut connection| {
+                Box::pin(async move { leases::guard(&mut connection, &self.leases, local).await })
+            })
+            .await
+    }
+
     /// Forgets a delivery that was taken back.
     ///
     /// # Errors

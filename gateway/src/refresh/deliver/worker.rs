@@ -237,6 +237,7 @@ impl Worker<'_> {
             let there = self.client.federated_bundle(partner).await?.as_ref().map(content_digest);
             let ours = there.is_some() && (there == delivery.content_digest || there == delivery.sent);
             if ours {
+                self.store.check_delivers(&self.lane.local).await?;
                 self.client.delete_federated_bundle(partner).await?;
                 tracing::info!(trust_domain = %partner, issuer = %self.lane.local, "delivered bundle removed");
             }

@@ -91,6 +91,7 @@ async fn who_lost_the_lease_stores_nothing() {
     lost(one.decide(&decision, Basis { seen: None, by_holder: true }).await.map(drop));
     let local = td("p.example");
     lost(one.save_delivery(&local, &td("q.example"), &DeliveryState::default(), None).await);
+    lost(one.check_delivers(&local).await);
 
     assert_eq!(two.refresh_states().await.unwrap()[&partner], state);
     assert!(two.partner_bundles().await.unwrap().is_empty());
