@@ -41,12 +41,19 @@ async fn status_posts_are_limited_even_with_the_switches_off() {
     let issuer = TestIssuer::start("ratelimit: { attestation: false, signing: false }\n").await;
     let agent = issuer.agent("one").await;
     let mut client = AgentClient::new(issuer.remote(Some(&agent)).await);
-    for _ in 0..10 {
-        client.post_status(PostStatusRequest::default()).await.unwrap();
-    }
-    let mut request = Request::new(PostStatusRequest::default());
-    request.set_timeout(Duration::from_millis(20));
-    let refused = client.post_status(request).await.unwrap_err();
+    // A busy machine may not answer within so short a deadline, or take so long that the next one is allowed.
+    let mut attempts = 0..20;
+    let refused = loop {
+        for _ in 0..10 {
+            client.post_status(PostStatusRequest::default()).await.unwrap();
+        }
+        let mut request = Request::new(PostStatusRequest::default());
+        request.set_timeout(Duration::from_millis(20));
+        match client.post_status(request).await {
+            Err(status) if status.code() != Code::Cancelled => break status,
+            _ => assert!(attempts.next().is_some(), "never refused"),
+        }
+    };
     assert!(refused.message().starts_with("rejecting request due to post status rate limiting: "), "{refused:?}");
     issuer.stop().await;
 }
