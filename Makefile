@@ -28,6 +28,7 @@ bench:
 # Renews src/startup-order.txt, which keeps an idle gateway small. Needs valgrind; see docs/benchmarks.md.
 TARGET = $${CARGO_TARGET_DIR:-target}/dist
 startup-order:
+	@command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind, then run this again" >&2; exit 1; }
 	# valgrind knows the names of functions in .text alone
 	echo > src/startup-order.txt
 	cargo rustc --profile dist -p entente --bin entente -- -C strip=none

@@ -13,6 +13,8 @@ lacks() { # lacks PACKAGE: note a missing package
 	missing="$missing $1"
 }
 
+# The allocator's own build uses it.
+command -v make >/dev/null 2>&1 || lacks make
 command -v cc >/dev/null 2>&1 || lacks gcc
 printf '#include <stdlib.h>\n' | cc -E -x c - >/dev/null 2>&1 || lacks libc6-dev
 if ! command -v pkg-config >/dev/null 2>&1; then
